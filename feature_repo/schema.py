@@ -1,0 +1,179 @@
+"""The one vocabulary: Arrow schemas of every table that crosses a stage, and their column names.
+
+Sources turn raw data into the canonical tables below; transforms turn those into weekly feature
+rows; everything downstream reads columns by these names. Nothing here imports anything of ours.
+
+Time has two columns. ``timestamp`` is when something happened, ``known_at`` when it reached us.
+A row counts as history before a date only if *both* lie strictly before it, so a late row first
+shows in the window in which it became known, and no window is ever rewritten.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+BILL: Final = "bill"
+CLICK: Final = "click"
+MINI_PROGRAM: Final = "mini_program"
+EVENT_SOURCES: Final = (BILL, CLICK, MINI_PROGRAM)
+
+MAX_TEXT: Final = 2_000
+"""Longest text, in characters, that a row may carry; longer ones are quarantined."""
+
+
+def _field(name: str, kind: pa.DataType, *, required: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=not required)
+
+
+EVENTS: Final = pa.schema(
+    [
+        _field("event_id", pa.string(), required=True),
+        _field("user_id", pa.string(), required=True),
+        _field("timestamp", TIMESTAMP, required=True),
+        _field("known_at", TIMESTAMP, required=True),
+        _field("source", pa.string(), required=True),  # one of EVENT_SOURCES
+        _field("item_id", pa.string(), required=True),
+        _field("quantity", pa.float64()),
+        _field("amount", pa.float64()),
+        _field("discount", pa.float64()),  # what the user was spared, never negative
+        _field("channel", pa.string()),  # how it was paid
+        _field("status", pa.string()),  # "successful", "failed", ...
+        _field("basket_id", pa.string()),
+        _field("place", pa.string()),  # store, city, app section
+    ]
+)
+
+ITEMS: Final = pa.schema(
+    [
+        _field("item_id", pa.string(), required=True),
+        _field("text", pa.string(), required=True),
+        _field("categories", pa.list_(pa.string()), required=True),  # coarse to fine, may be empty
+        _field("brand", pa.string()),
+    ]
+)
+
+PROFILES: Final = pa.schema(
+    [
+        _field("user_id", pa.string(), required=True),
+        _field("timestamp", TIMESTAMP, required=True),  # valid from
+        _field("known_at", TIMESTAMP, required=True),
+        _field("categorical", pa.map_(pa.string(), pa.string()), required=True),
+        _field("continuous", pa.map_(pa.string(), pa.float64()), required=True),
+    ]
+)
+
+SEARCHES: Final = pa.schema(
+    [
+        _field("search_id", pa.string(), required=True),
+        _field("user_id", pa.string(), required=True),
+        _field("timestamp", TIMESTAMP, required=True),
+        _field("known_at", TIMESTAMP, required=True),
+        _field("text", pa.string(), required=True),
+    ]
+)
+
+EXPOSURES: Final = pa.schema(
+    [
+        _field("exposure_id", pa.string(), required=True),
+        _field("user_id", pa.string(), required=True),
+        _field("timestamp", TIMESTAMP, required=True),
+        _field("known_at", TIMESTAMP, required=True),
+        _field("campaign_id", pa.string(), required=True),
+        _field("kind", pa.string(), required=True),  # "sent", "impression", "click", "redeemed"
+        _field("text", pa.string()),
+    ]
+)
+
+SEGMENTS: Final = pa.schema(
+    [
+        _field("segment", pa.string(), required=True),
+        _field("user_id", pa.string(), required=True),
+        _field("timestamp", TIMESTAMP, required=True),  # member from
+        _field("known_at", TIMESTAMP, required=True),
+    ]
+)
+
+QUARANTINE: Final = pa.schema(
+    [
+        _field("table", pa.string(), required=True),
+        _field("row", pa.int64(), required=True),  # position in the raw input, from 0
+        _field("column", pa.string(), required=True),
+        _field("reason", pa.string(), required=True),
+        _field("record", pa.string(), required=True),  # the row as JSON
+    ]
+)
+
+CANONICAL: Final[dict[str, pa.Schema]] = {
+    "events": EVENTS,
+    "items": ITEMS,
+    "profiles": PROFILES,
+    "searches": SEARCHES,
+    "exposures": EXPOSURES,
+    "segments": SEGMENTS,
+}
+
+KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "events": ("event_id",),
+    "items": ("item_id",),
+    "profiles": ("user_id", "timestamp"),
+    "searches": ("search_id",),
+    "exposures": ("exposure_id",),
+    "segments": ("segment", "user_id"),
+}
+
+# Weekly feature rows: one per user and window, stamped at the window's exclusive end.
+# ``created`` is the build date, so a later build of the same window wins in Feast.
+
+_WEEKLY = [
+    _field("user_id", pa.string(), required=True),
+    _field("event_timestamp", TIMESTAMP, required=True),
+    _field("created", TIMESTAMP, required=True),
+]
+_TEXTS = pa.list_(pa.string())
+_WEIGHTS = pa.list_(pa.float32())
+
+BEHAVIOUR_WEEKLY: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("bills", _TEXTS),  # distinct lines, sorted
+        _field("bill_counts", _WEIGHTS),  # baskets that hold the line, aligned with bills
+        _field("clicks", _TEXTS),
+        _field("click_counts", _WEIGHTS),
+        _field("mini_programs", _TEXTS),
+        _field("mini_program_counts", _WEIGHTS),
+        _field("num_events", pa.int64()),
+        _field("amount", pa.float64()),
+    ]
+)
+
+SEARCH_WEEKLY: Final = pa.schema(
+    [*_WEEKLY, _field("searches", _TEXTS), _field("search_counts", _WEIGHTS)]
+)
+
+EMBEDDING: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("embedding", pa.list_(pa.float32())),
+        _field("space", pa.string()),
+        _field("snapshot", pa.string()),
+        _field("trained_as_of", TIMESTAMP),
+    ]
+)
+
+FACTS: Final = pa.schema(
+    [
+        _field("user_id", pa.string(), required=True),
+        _field("cutoff", TIMESTAMP, required=True),
+        _field("kind", pa.string(), required=True),  # one of FACT_KINDS
+        _field("subject", pa.string(), required=True),
+        _field("count", pa.float32()),
+        _field("amount", pa.float64()),
+    ]
+)
+FACT_KINDS: Final = ("purchase", "browsing", "search", "click", "channel")
+
+EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused")
