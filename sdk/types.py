@@ -1,0 +1,264 @@
+"""Wire models: what travels between client and server, and what OpenAPI shows.
+
+The server builds its routes from these very classes, so the two sides cannot drift apart. Requests
+refuse unknown fields (a misspelt option must not be dropped in silence); answers ignore them, so
+that an older client can talk to a newer server. A large answer is split into its *meta* and its
+rows: JSON carries both in one object, Arrow carries the rows as record batches and the meta in the
+schema (see ``sdk.arrow``).
+
+Times are UTC; one without a zone is read as UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+MAX_TEXT: Final = 2_000
+"""Longest sentence, in characters, after stripping."""
+MAX_USER_IDS: Final = 10_000
+"""Most user ids in one request."""
+MAX_USER_ID: Final = 256
+"""Longest user id, in characters."""
+DEFAULT_SIZE: Final = 100
+DEFAULT_KIND: Final = "fused"
+PROBLEM_JSON: Final = "application/problem+json"
+
+_MAX_FIELD_ERRORS = 20
+_MAX_SHOWN = 40
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _once_each(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+UtcTime = Annotated[datetime, AfterValidator(_utc)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_USER_ID)]
+Kind = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class TargetRequest(_Request):
+    """Pick the users whom one sentence describes best."""
+
+    text: Text = Field(
+        description="One sentence about the users wanted, in plain words.",
+        examples=["households that will buy diapers next month"],
+    )
+    size: int = Field(
+        default=DEFAULT_SIZE,
+        ge=1,
+        strict=True,
+        description="How many users to return, at most; above the population it means everybody.",
+    )
+    exact: bool = Field(
+        default=False,
+        strict=True,
+        description="Score every user by the exact scan instead of asking the vector index.",
+    )
+    kind: Kind = Field(
+        default=DEFAULT_KIND,
+        description="Which embedding to search; it must be one that sentences are aligned with.",
+    )
+
+
+class ScoredUser(_Answer):
+    """One member of an audience."""
+
+    user_id: UserId = Field(description="The user.")
+    score: float = Field(
+        allow_inf_nan=False, description="How well the sentence fits; higher is better."
+    )
+
+
+class TargetMeta(_Answer):
+    """Everything an audience says about itself, without its members."""
+
+    snapshot: str = Field(description="Id of the snapshot that answered.")
+    space: str = Field(description="Embedding space; scores of two spaces cannot be compared.")
+    as_of: UtcTime = Field(description="Only what was known strictly before this time was used.")
+    horizon_days: int = Field(
+        ge=1, description="How many days after `as_of` the sentence speaks about."
+    )
+    engine: Literal["milvus", "scan"] = Field(
+        description="Who answered: the vector index, or the exact scan of all users."
+    )
+    population: int = Field(ge=0, description="How many users there were to choose from.")
+    notes: list[str] = Field(
+        default_factory=list, description="What the caller should know, in sentences."
+    )
+
+
+class TargetResponse(TargetMeta):
+    """An audience, best users first, equal scores by user id."""
+
+    users: list[ScoredUser] = Field(description="The members, ordered by score, then user id.")
+
+
+class EmbeddingsRequest(_Request):
+    """Ask for the stored embeddings of named users."""
+
+    # In the shared model, so that client and server agree on what a repeated id means.
+    user_ids: Annotated[list[UserId], AfterValidator(_once_each)] = Field(
+        min_length=1,
+        max_length=MAX_USER_IDS,
+        description="The users wanted; an id named twice is answered once, at its first place.",
+        examples=[["12", "99"]],
+    )
+    kind: Kind = Field(
+        default=DEFAULT_KIND,
+        description="Which embedding: behaviour, tabular, search, fused, ...",
+    )
+
+
+class UserEmbedding(_Answer):
+    """The embedding of one user."""
+
+    user_id: UserId = Field(description="The user.")
+    embedding: list[float] = Field(description="The vector: `dim` numbers of 32-bit precision.")
+
+
+class EmbeddingsMeta(_Answer):
+    """Everything an answer with embeddings says about itself, without the vectors."""
+
+    snapshot: str = Field(description="Id of the snapshot that answered.")
+    space: str = Field(description="Embedding space; vectors of two spaces cannot be compared.")
+    as_of: UtcTime = Field(description="Only what was known strictly before this time was used.")
+    kind: str = Field(description="Which embedding this is.")
+    dim: int = Field(ge=1, description="Numbers per vector.")
+    missing: list[str] = Field(
+        default_factory=list, description="Asked users that this snapshot does not know."
+    )
+
+
+class EmbeddingsResponse(EmbeddingsMeta):
+    """Embeddings of the users that were found, in the order asked."""
+
+    embeddings: list[UserEmbedding] = Field(description="One entry per user found.")
+
+    @model_validator(mode="after")
+    def _same_dim(self) -> Self:
+        for row in self.embeddings:
+            if len(row.embedding) != self.dim:
+                raise ValueError(
+                    f"embedding of user {row.user_id!r} has {len(row.embedding)} numbers, "
+                    f"expected dim={self.dim}"
+                )
+        return self
+
+
+class SnapshotInfo(_Answer):
+    """One build that can be activated."""
+
+    id: str = Field(description="Id of the snapshot.")
+    space: str = Field(description="Embedding space it belongs to.")
+    as_of: UtcTime = Field(description="Embeddings use only what was known before this time.")
+    trained_as_of: UtcTime = Field(description="The weights saw only what was known before this.")
+    created_at: UtcTime = Field(description="When it was built.")
+    kinds: list[str] = Field(description="Embeddings it holds.")
+    num_users: int = Field(ge=0, description="Users it holds.")
+    report: str | None = Field(default=None, description="Its evaluation report, if there is one.")
+
+
+class SnapshotsResponse(_Answer):
+    """All snapshots, newest first, and which one is live."""
+
+    live: str | None = Field(default=None, description="Id of the live snapshot, if there is one.")
+    snapshots: list[SnapshotInfo] = Field(description="Newest first.")
+    problems: list[str] = Field(
+        default_factory=list, description="Snapshots that could not be read, and why."
+    )
+
+
+class Activation(_Answer):
+    """Which snapshot serves after an activation or a roll-back."""
+
+    live: str = Field(description="Id of the snapshot that is live now.")
+    previous: str | None = Field(
+        default=None, description="Id of the snapshot that was live before, if there was one."
+    )
+
+
+class Health(_Answer):
+    """The service is up and has a live snapshot."""
+
+    status: Literal["ok"] = Field(description="Always `ok`; a sick service answers 503.")
+    snapshot: str = Field(description="Id of the live snapshot.")
+
+
+class FieldError(_Answer):
+    """What is wrong with one field of a request."""
+
+    field: str = Field(description="The field, with dots for nesting: `user_ids.3`.")
+    message: str = Field(description="What was expected and what came.")
+
+
+class Problem(_Answer):
+    """An error, as RFC 9457 (`application/problem+json`) has it."""
+
+    type: str = Field(default="about:blank", description="URI that names the kind of problem.")
+    title: str = Field(default="", description="Short name of the problem.")
+    status: int = Field(ge=100, le=599, description="HTTP status.")
+    detail: str = Field(default="", description="What happened here, and what to do about it.")
+    errors: list[FieldError] = Field(
+        default_factory=list, description="For an invalid request: field by field."
+    )
+
+    @classmethod
+    def of(cls, status: int, detail: str, errors: Sequence[FieldError] = ()) -> Self:
+        """The problem of an HTTP status, titled with its reason phrase."""
+        title = HTTPStatus(status).phrase
+        return cls(title=title, status=status, detail=detail, errors=list(errors))
+
+
+def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """Turn pydantic's (or FastAPI's) ``.errors()`` into readable field errors.
+
+    Scalars that came are shown shortened; at most 20 errors are listed, so that ten thousand bad
+    ids do not make an answer of ten thousand lines.
+    """
+    listed = [_field_error(error) for error in errors]
+    hidden = len(listed) - _MAX_FIELD_ERRORS
+    if hidden > 0:
+        more = FieldError(field="…", message=f"and {hidden} more like these")
+        return [*listed[:_MAX_FIELD_ERRORS], more]
+    return listed
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    path = [str(part) for part in error.get("loc", ()) if part != "body"]
+    message = str(error.get("msg", "is invalid"))
+    return FieldError(field=".".join(path) or "body", message=message + _came(error.get("input")))
+
+
+def _came(value: object) -> str:
+    if isinstance(value, str):
+        if len(value) > _MAX_SHOWN:
+            return f"; got {len(value)} characters"
+        return f"; got {value!r}"
+    if isinstance(value, bool | int | float):
+        return f"; got {str(value)[:_MAX_SHOWN]}"
+    return ""
