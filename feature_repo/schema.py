@@ -170,10 +170,13 @@ FACTS: Final = pa.schema(
         _field("cutoff", TIMESTAMP, required=True),
         _field("kind", pa.string(), required=True),  # one of FACT_KINDS
         _field("subject", pa.string(), required=True),
-        _field("count", pa.float32()),
+        _field("level", pa.int8(), required=True),  # depth in the taxonomy, 1 = coarsest; 0 = none
+        _field("count", pa.float32()),  # distinct baskets, or events where there are none
         _field("amount", pa.float64()),
     ]
 )
 FACT_KINDS: Final = ("purchase", "browsing", "search", "click", "channel")
+
+WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly")
 
 EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused")

@@ -1,0 +1,126 @@
+"""The whole FOUND model: modality encoders, fusion, text tower, and their alignment (4.3).
+
+A user's fused vector from the past meets sentences about the future under InfoNCE (eq. 15). With
+``similarity="cosine"`` as in the paper, both sides have unit length; with ``"dot"`` the user's
+vector keeps its length, which can then carry overall activity, and indexes rank by inner product.
+
+Shapes: B users, S sentences, D width of the joint space, M modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoders import losses
+from encoders.batch import UserBatch
+from encoders.behaviour import BehaviourConfig, BehaviourEncoder
+from encoders.distributed import gather_with_grad
+from encoders.fusion import Fusion
+from encoders.pairs import PairBatch
+from encoders.search import SearchConfig, SearchEncoder
+from encoders.tabular import TabularConfig, TabularEncoder
+from encoders.text import TextConfig, TextTower
+
+MODALITIES = ("behaviour", "tabular", "search")
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Which modalities, how they are fused, and the geometry of the joint space."""
+
+    behaviour: BehaviourConfig = field(default_factory=BehaviourConfig)
+    tabular: TabularConfig | None = None
+    search: SearchConfig | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    fusion_dim: int = 192
+    fusion_layers: int = 2
+    fusion_heads: int = 4
+    dropout: float = 0.1
+    similarity: Literal["dot", "cosine"] = "dot"
+    temperature: float = 0.07  # start value; learned
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("behaviour", BehaviourConfig), ("tabular", TabularConfig),
+            ("search", SearchConfig), ("text", TextConfig),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, dict):  # read back from JSON
+                object.__setattr__(self, name, kind(**value))
+        if self.similarity not in ("dot", "cosine"):
+            raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
+
+
+class FoundModel(nn.Module):
+    """Users and sentences in one space."""
+
+    config_class = AlignmentConfig
+
+    def __init__(self, config: AlignmentConfig):
+        super().__init__()
+        self.config = config
+        self.behaviour = BehaviourEncoder(config.behaviour)
+        self.tabular = None if config.tabular is None else TabularEncoder(config.tabular)
+        self.search = None if config.search is None else SearchEncoder(config.search)
+        for encoder in (self.tabular, self.search):
+            if encoder is not None:
+                for parameter in encoder.objective_parameters():
+                    parameter.requires_grad_(False)
+        widths = [config.behaviour.dim]
+        widths += [] if config.tabular is None else [config.tabular.out_dim]
+        widths += [] if config.search is None else [config.search.out_dim]
+        self.fusion = Fusion(
+            widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
+            layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
+        )  # fmt: skip
+        self.text = TextTower(config.text)
+        self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
+
+    @property
+    def dim(self) -> int:
+        """D, width of the joint space."""
+        return self.config.text.dim
+
+    def modalities(self, batch: UserBatch) -> dict[str, Tensor]:
+        """Each modality's own vectors, [B, width] by name; only the modalities of this model."""
+        vectors = {"behaviour": self.behaviour(batch)}
+        if self.tabular is not None:
+            vectors["tabular"] = self.tabular(batch)
+        if self.search is not None:
+            vectors["search"] = self.search(batch)
+        return vectors
+
+    def fuse(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
+        """Fused user vectors in the joint space, [B, D] (eq. 13)."""
+        columns = [MODALITIES.index(name) for name in vectors]
+        fused_BD = self.fusion(list(vectors.values()), batch.present_BM[:, columns])
+        if self.config.similarity == "cosine":
+            return functional.normalize(fused_BD, dim=-1)
+        return fused_BD
+
+    def forward(self, batch: UserBatch) -> Tensor:
+        """Fused user vectors, [B, D]."""
+        return self.fuse(self.modalities(batch), batch)
+
+    def sentences(self, tokens: dict[str, Tensor]) -> Tensor:
+        """Unit vectors of sentences, [S, D] (eq. 14)."""
+        return functional.normalize(self.text(tokens), dim=-1)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Query vectors: the score of a user is the inner product with the user's vector."""
+        return self.sentences(self.text.tokenize(texts))
+
+    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """InfoNCE over all workers' users and sentences (eq. 15)."""
+        users_BD = gather_with_grad(self.forward(batch.users))
+        text_SD = gather_with_grad(self.sentences(batch.tokens))
+        logits_BS = users_BD @ text_SD.T * self.log_scale.exp()
+        total = losses.alignment(logits_BS, batch.positive_BS)
+        return total, {"infonce": total, "scale": self.log_scale.exp().detach()}

@@ -1,0 +1,132 @@
+"""Checkpoints: a directory with ``config.json`` and ``model.safetensors``, nothing pickled.
+
+The registry below is the only place that maps a stored name to a class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from encoders.alignment import FoundModel
+from encoders.behaviour import BehaviourEncoder
+from encoders.search import SearchEncoder
+from encoders.tabular import TabularEncoder
+
+MODELS: dict[str, Any] = {
+    "behaviour": BehaviourEncoder,
+    "tabular": TabularEncoder,
+    "search": SearchEncoder,
+    "alignment": FoundModel,
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged, or of another kind than asked for."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says about itself (``config.json``)."""
+
+    model: str
+    config: dict[str, Any]
+    trained_as_of: str
+    horizon_days: int
+    feature_hash: str
+    seed: int
+    version: str
+    metrics: dict[str, float]
+
+
+def save(directory: Path, model: nn.Module, info: CheckpointInfo) -> str:
+    """Write a checkpoint atomically and return its hash."""
+    temporary = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(trained_state(model), temporary / "model.safetensors")
+    (temporary / "config.json").write_text(json.dumps(asdict(info), indent=2, sort_keys=True))
+    shutil.rmtree(directory, ignore_errors=True)
+    os.replace(temporary, directory)
+    return fingerprint(directory)
+
+
+def read_info(directory: Path) -> CheckpointInfo:
+    """The description of the checkpoint in ``directory``.
+
+    Raises:
+        CheckpointError: when there is none or it cannot be read.
+    """
+    try:
+        return CheckpointInfo(**json.loads((directory / "config.json").read_text()))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no checkpoint in {directory}: expected config.json and model.safetensors, as "
+            "`python -m ray_jobs.train` writes them"
+        ) from error
+    except (json.JSONDecodeError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory / 'config.json'} is damaged ({error}): train again or restore it"
+        ) from error
+
+
+def load(directory: Path, *, expect: str | None = None) -> tuple[nn.Module, CheckpointInfo]:
+    """Rebuild the model of a checkpoint, in evaluation mode.
+
+    Args:
+        expect: name in :data:`MODELS` that the checkpoint must have.
+    """
+    info = read_info(directory)
+    if expect is not None and info.model != expect:
+        raise CheckpointError(f"{directory} holds a {info.model!r} checkpoint, expected {expect!r}")
+    model_class = MODELS[info.model]
+    model = model_class(model_class.config_class(**info.config))
+    load_state(model, directory)
+    return model.eval(), info
+
+
+def load_state(model: nn.Module, directory: Path) -> None:
+    """Load the weights in ``directory`` into ``model``, strictly."""
+    try:
+        state = load_file(directory / "model.safetensors")
+    except (FileNotFoundError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{directory / 'model.safetensors'} cannot be read ({error}): train again"
+        ) from error
+    expected = trained_state(model)
+    if expected.keys() != state.keys():
+        raise CheckpointError(
+            f"{directory} does not fit the model: missing {sorted(expected.keys() - state.keys())}"
+            f", unexpected {sorted(state.keys() - expected.keys())}"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights worth keeping: all but the frozen language model, which a package holds."""
+    return {
+        name: tensor.detach().contiguous()
+        for name, tensor in model.state_dict().items()
+        if ".base_layer." not in name and not _frozen_language_model(name)
+    }
+
+
+def _frozen_language_model(name: str) -> bool:
+    return name.startswith("text.model.") and "lora_" not in name
+
+
+def fingerprint(directory: Path) -> str:
+    """SHA-256 over the checkpoint's two files."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update((directory / name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""Objectives as pure functions of tensors, each named by its paper and equation.
+
+Shapes: B users, T windows, D width, S sentences, C table columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def forecasting(
+    context_BTD: Tensor,
+    window_BTD: Tensor,
+    valid_BT: Tensor,
+    *,
+    steps: int,
+    contexts: int | None = None,
+    temperature: float | Tensor = 1.0,
+) -> Tensor:
+    """Contrastive forecasting of the windows to come (FOUND eq. 6).
+
+    The context after window t must pick the windows t+1 … t+``steps`` of its own user among all
+    valid windows of the batch: negatives run over time and over users.
+
+    Args:
+        context_BTD: c, what the time-aware function knows after each window.
+        window_BTD: z, the window embeddings themselves.
+        valid_BT: windows that hold something; the others are neither positive nor negative.
+        steps: k, how far ahead positives reach.
+        contexts: how many of the first windows serve as contexts; all when None.
+        temperature: divides the cosine; 1 as in the paper.
+
+    Returns:
+        Scalar; 0 when the batch has no positive pair.
+    """
+    B, T, _ = context_BTD.shape
+    c = functional.normalize(context_BTD.reshape(B * T, -1), dim=-1)
+    z = functional.normalize(window_BTD.reshape(B * T, -1), dim=-1)
+    logits = c @ z.T / temperature
+    valid = valid_BT.reshape(-1)
+    log_probability = logits - torch.logsumexp(
+        logits.masked_fill(~valid[None, :], float("-inf")), dim=1, keepdim=True
+    )
+    user = torch.arange(B, device=c.device).repeat_interleave(T)
+    time = torch.arange(T, device=c.device).repeat(B)
+    ahead = time[None, :] - time[:, None]
+    positive = (user[:, None] == user[None, :]) & (ahead >= 1) & (ahead <= steps)
+    positive &= valid[None, :] & (time < (T if contexts is None else contexts))[:, None]
+    count = positive.sum()
+    if count == 0:
+        return context_BTD.sum() * 0.0
+    return -log_probability[positive].sum() / count
+
+
+def cyclic(context_BTD: Tensor, valid_BT: Tensor, *, period: int) -> Tensor:
+    """KL(c_t ‖ c_{t+period}) between users' own states a cycle apart (FOUND eq. 7).
+
+    A vector becomes a distribution by softmax over its coordinates.
+    """
+    if context_BTD.shape[1] <= period:
+        return context_BTD.sum() * 0.0
+    log_p = functional.log_softmax(context_BTD[:, :-period], dim=-1)
+    log_q = functional.log_softmax(context_BTD[:, period:], dim=-1)
+    divergence_BT = (log_p.exp() * (log_p - log_q)).sum(-1)
+    valid = (valid_BT[:, :-period] & valid_BT[:, period:]).to(divergence_BT.dtype)
+    return (divergence_BT * valid).sum() / valid.sum().clamp(min=1.0)
+
+
+def masked_columns(logits: Sequence[Tensor], codes_BC: Tensor, masked_BC: Tensor) -> Tensor:
+    """Cross-entropy of the masked categories, mean over all masked cells (FOUND eq. 9).
+
+    Args:
+        logits: one [B, V_c] per column.
+    """
+    total, count = codes_BC.new_zeros((), dtype=torch.float32), masked_BC.sum()
+    for column, logits_BV in enumerate(logits):
+        rows = masked_BC[:, column]
+        loss_B = functional.cross_entropy(logits_BV, codes_BC[:, column], reduction="none")
+        total = total + (loss_B * rows).sum()
+    return total / count.clamp(min=1)
+
+
+def replaced_detection(logits: Tensor, replaced: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of "was this replaced?", over all cells or tokens (FOUND eq. 10).
+
+    The sum runs over every cell: over the replaced ones alone the label would be constant.
+    """
+    loss = functional.binary_cross_entropy_with_logits(
+        logits, replaced.to(logits.dtype), reduction="none"
+    )
+    if valid is None:
+        return loss.mean()
+    return (loss * valid).sum() / valid.sum().clamp(min=1)
+
+
+def alignment(logits_BS: Tensor, positive_BS: Tensor) -> Tensor:
+    """InfoNCE between users and future sentences, in both directions (FOUND eq. 15).
+
+    With one positive on the diagonal this is the paper's loss, averaged over its two directions.
+    A sentence that fits several users (or a user with several sentences) has several positives;
+    each is contrasted with the non-positives only, and the mean runs over its positives.
+
+    Returns:
+        Scalar; rows and columns without a positive do not count.
+    """
+    return 0.5 * (_one_way(logits_BS, positive_BS) + _one_way(logits_BS.T, positive_BS.T))
+
+
+def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
+    negative = torch.logsumexp(logits.masked_fill(positive, float("-inf")), dim=1, keepdim=True)
+    # log p = x - log(e^x + sum of negatives), one positive at a time.
+    log_probability = logits - torch.logaddexp(logits, negative)
+    count = positive.sum(1)
+    per_row = -(log_probability * positive).sum(1) / count.clamp(min=1)
+    rows = count > 0
+    return per_row[rows].mean() if rows.any() else logits.sum() * 0.0

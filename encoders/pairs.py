@@ -1,0 +1,165 @@
+"""User–text pairs: pasts joined with sentences about the futures (FOUND eq. 4).
+
+A sample is a user at a cut-off. Its facts say what the user did in the horizon that follows. A
+step draws samples and, from their facts, a set of sentences with a single intent each; whom a
+sentence fits is known exactly, so one sentence has several positives and no false negatives.
+
+Shapes: B samples, S sentences, K distinct facts of the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from encoders import distributed, templates
+from encoders.batch import Collate, UserBatch
+from feature_repo.schema import TIMESTAMP
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Users, sentences, and who fits what (over all workers)."""
+
+    users: UserBatch
+    tokens: dict[str, Tensor]
+    positive_BS: Tensor  # bool [world * B, world * S]
+
+
+class FactTable:
+    """Facts of all samples, compressed: sample i has keys[offset[i]:offset[i + 1]].
+
+    Args:
+        facts: rows of ``schema.FACTS``.
+        user_ids, cutoffs_us: the samples.
+    """
+
+    def __init__(self, facts: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
+        sample = {key: i for i, key in enumerate(zip(user_ids, cutoffs_us.tolist(), strict=True))}
+        times = facts["cutoff"].cast(TIMESTAMP).cast(pa.int64()).to_pylist()
+        users = facts["user_id"].to_pylist()
+        row = np.array(
+            [sample.get(key, -1) for key in zip(users, times, strict=True)], np.int64
+        )  # fmt: skip
+        kinds, subjects = facts["kind"].to_pylist(), facts["subject"].to_pylist()
+        bought = np.zeros(len(user_ids), bool)
+        bought[row[(np.array(kinds, object) == "purchase") & (row >= 0)]] = True
+        nothing = np.flatnonzero(~bought)
+
+        names = sorted(set(zip(kinds, subjects, strict=True)) | {("purchase", templates.NOTHING)})
+        index = {name: key for key, name in enumerate(names)}
+        self.names = names
+        key = np.array([index[name] for name in zip(kinds, subjects, strict=True)], np.int64)
+        counted = np.array([templates.is_counted(kind) for kind in kinds], bool)
+        amount = facts["amount"].to_numpy().astype(np.float64)
+        size = np.nan_to_num(np.where(counted, facts["count"].to_numpy(), amount))
+        keep = row >= 0
+        row = np.concatenate([row[keep], nothing])
+        key = np.concatenate([key[keep], np.full(len(nothing), index["purchase", ""])])
+        size = np.concatenate([size[keep], np.ones(len(nothing))])
+        order = np.lexsort((key, row))
+        self.keys, self.sizes = key[order], size[order]
+        counts = np.bincount(row, minlength=len(user_ids))
+        self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def of(self, samples_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Facts of some samples: position in ``samples_B``, key, size."""
+        start, length = self.offsets[samples_B], np.diff(self.offsets)[samples_B]
+        position = np.repeat(np.arange(len(samples_B)), length)
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        at = np.repeat(start, length) + within
+        return position, self.keys[at], self.sizes[at]
+
+
+class PairSampler:
+    """Draws pair batches.
+
+    Args:
+        rows: history row of each sample.
+        tokenize: sentences → token tensors of the text tower.
+        num_sentences: S, sentences per worker and step.
+        horizon_days: length of the future, spoken in some wordings.
+    """
+
+    def __init__(
+        self,
+        collate: Collate,
+        facts: FactTable,
+        rows: np.ndarray,
+        tokenize: Callable[[list[str]], dict[str, Tensor]],
+        *,
+        num_sentences: int,
+        horizon_days: int,
+    ):
+        self.collate, self.facts, self.rows, self.tokenize = collate, facts, rows, tokenize
+        self.num_sentences, self.horizon_days = num_sentences, horizon_days
+
+    def __call__(self, samples_B: np.ndarray, rng: np.random.Generator) -> PairBatch:
+        """The pair batch of these samples. Collective when several workers train."""
+        position, key, size = self.facts.of(samples_B)
+        chosen = self._choose(key, rng)
+        wording, least = self._word(chosen, key, size, rng)
+        texts = [
+            templates.sentence(
+                self.facts.names[k][0], [self.facts.names[k][1]], num=n,
+                horizon_days=self.horizon_days, wording=w,
+            )
+            for k, w, n in zip(chosen, wording, least, strict=True)
+        ]  # fmt: skip
+        # Labels of own users against every worker's sentences, then everybody's rows.
+        keys_S = distributed.gather(torch.from_numpy(chosen)).numpy()
+        least_S = distributed.gather(torch.from_numpy(least)).numpy()
+        own_BS = _labels(position, key, size, keys_S, least_S, len(samples_B))
+        return PairBatch(
+            users=self.collate(self.rows[samples_B]),
+            tokens=self.tokenize(texts),
+            positive_BS=distributed.gather(torch.from_numpy(own_BS)),
+        )
+
+    def _choose(self, key: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """S distinct facts: by the square root of their frequency here, then at random.
+
+        The root keeps rare intents in play without letting them crowd out the common ones.
+        """
+        keys, counts = np.unique(key, return_counts=True)
+        num = min(self.num_sentences, len(keys))
+        weight = np.sqrt(counts)
+        chosen = rng.choice(keys, num, replace=False, p=weight / weight.sum())
+        rest = np.setdiff1d(np.arange(len(self.facts.names)), chosen)
+        fill = rng.choice(rest, self.num_sentences - num, replace=len(rest) < self.num_sentences)
+        return np.concatenate([chosen, fill]).astype(np.int64)
+
+    def _word(
+        self, chosen: np.ndarray, key: np.ndarray, size: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Wording of each sentence, and the number it names (0 where the wording has none)."""
+        names = [self.facts.names[k] for k in chosen]
+        most = np.array([templates.num_wordings(k, nothing=s == "") for k, s in names])
+        wording = (rng.random(len(chosen)) * most).astype(np.int64)
+        least = np.zeros(len(chosen))
+        for i in np.flatnonzero(wording == 0):
+            sizes = size[key == chosen[i]]
+            if len(sizes) and names[i][1]:
+                least[i] = templates.round_down(float(rng.choice(sizes)))
+        return wording, least
+
+
+def _labels(
+    position: np.ndarray, key: np.ndarray, size: np.ndarray,
+    keys_S: np.ndarray, least_S: np.ndarray, num_samples: int,
+) -> np.ndarray:  # fmt: skip
+    """bool [B, S]: the sample has the sentence's fact, of at least the named size."""
+    labels_BS = np.zeros((num_samples, len(keys_S)), bool)
+    order = np.argsort(keys_S, kind="stable")
+    left = np.searchsorted(keys_S[order], key, "left")
+    right = np.searchsorted(keys_S[order], key, "right")
+    for shift in range(int((right - left).max(initial=0))):  # a key occurs once per worker
+        hit = np.flatnonzero(left + shift < right)
+        column = order[left[hit] + shift]
+        labels_BS[position[hit], column] = size[hit] >= least_S[column]
+    return labels_BS

@@ -1,0 +1,131 @@
+"""Sentences about what a user will do: five kinds, filled from facts (FOUND 4.1).
+
+Wording 0 of each kind is the paper's template (word for word for purchases, in its manner for the
+others) and names an amount or a count. The further wordings say the same as a marketer would,
+with the horizon spoken, so that a demand typed later is not a foreign language.
+
+Numbers are rounded down to 1, 2 or 5 times a power of ten; at most three items are listed, then
+"etc."; item names are lower-cased, since catalogues shout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import floor, log10
+
+MAX_ITEMS = 3
+NOTHING = ""
+"""Subject of the fact that a user bought nothing at all."""
+
+_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "purchase": (
+        "The user purchased {items} amounting more than {num} dollars with {status} payment.",
+        "will buy {items} in the next {horizon}",
+        "people who buy {items}",
+        "households that are going to purchase {items} next month",
+        "{items}",
+        "likely to need {items} soon",
+    ),
+    "browsing": (
+        "The user browsed {items} more than {num} times.",
+        "will browse {items} in the next {horizon}",
+        "people who visit {items}",
+    ),
+    "search": (
+        "The user searched for {items} more than {num} times.",
+        "will search for {items} in the next {horizon}",
+        "people who look for {items}",
+    ),
+    "click": (
+        "The user clicked {items} more than {num} times.",
+        "will click on {items} in the next {horizon}",
+        "people who are interested in {items}",
+    ),
+    "channel": (
+        "The user paid more than {num} dollars by {items}.",
+        "will pay by {items} in the next {horizon}",
+        "people who use a {items}",
+    ),
+}
+_NOTHING_BOUGHT = (
+    "The user purchased nothing.",
+    "will not shop at all in the next {horizon}",
+    "people who stay away",
+    "households that are going to buy nothing next month",
+)
+_COUNTED = {"browsing", "search", "click"}  # kinds whose {num} is a count, not an amount
+_WEEKS = ("", "one week", "two weeks", "three weeks", "four weeks", "five weeks", "six weeks",
+          "seven weeks", "eight weeks")  # fmt: skip
+
+
+def num_wordings(kind: str, *, nothing: bool = False) -> int:
+    """How many ways there are to say a fact of this kind."""
+    return len(_NOTHING_BOUGHT if nothing else _TEMPLATES[kind])
+
+
+def is_counted(kind: str) -> bool:
+    """Whether the template's number is a count of events rather than an amount of money."""
+    return kind in _COUNTED
+
+
+def sentence(
+    kind: str,
+    subjects: Sequence[str],
+    *,
+    num: float = 0.0,
+    status: str = "successful",
+    horizon_days: int = 14,
+    wording: int = 0,
+) -> str:
+    """One sentence about one fact, or about several of the same kind.
+
+    >>> sentence("purchase", ["gold", "gold bars"], num=10_000)
+    'The user purchased gold, gold bars amounting more than 10,000 dollars with successful payment.'
+    >>> sentence("purchase", ["CHEESE"], horizon_days=28, wording=1)
+    'will buy cheese in the next four weeks'
+    """
+    if subjects and subjects[0] == NOTHING:
+        return _NOTHING_BOUGHT[wording].format(horizon=horizon_phrase(horizon_days))
+    return _TEMPLATES[kind][wording].format(
+        items=list_items(subjects),
+        num=format_number(num),
+        status=status,
+        horizon=horizon_phrase(horizon_days),
+    )
+
+
+def list_items(subjects: Sequence[str]) -> str:
+    """Names in a row, cut after :data:`MAX_ITEMS` with "etc.".
+
+    >>> list_items(["a", "b", "c", "d"])
+    'a, b, c, etc.'
+    """
+    names = [subject.lower() for subject in subjects[:MAX_ITEMS]]
+    return ", ".join(names + (["etc."] if len(subjects) > MAX_ITEMS else []))
+
+
+def round_down(value: float) -> float:
+    """The largest of 1, 2, 5 · 10^n that is at most ``value``; 0 below 1.
+
+    >>> [round_down(v) for v in (0.3, 4.99, 5, 180)]
+    [0.0, 2.0, 5.0, 100.0]
+    """
+    if value < 1:
+        return 0.0
+    power = 10.0 ** floor(log10(value))
+    return next(step * power for step in (5.0, 2.0, 1.0) if step * power <= value)
+
+
+def format_number(value: float) -> str:
+    """Digits with thousands separators, without a needless fraction."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
+
+
+def horizon_phrase(days: int) -> str:
+    """Spoken length of the horizon: whole weeks up to eight in words.
+
+    >>> horizon_phrase(28), horizon_phrase(10)
+    ('four weeks', '10 days')
+    """
+    weeks, rest = divmod(days, 7)
+    return _WEEKS[weeks] if rest == 0 and 0 < weeks < len(_WEEKS) else f"{days} days"

