@@ -1,0 +1,55 @@
+"""What can go wrong in the stores, as types that callers can tell apart.
+
+    OpenFoundError
+    ├── InputError (also a ValueError)   the caller's argument, file or setting is wrong
+    │   └── TimeError                    a date before the data, or before the weights were trained
+    ├── ManifestError                    a snapshot's manifest, or LIVE, is damaged
+    ├── NoLiveSnapshot                   nothing has been activated yet
+    ├── UnknownSnapshot (also a KeyError)
+    ├── MissingKind                      the snapshot holds no embeddings of that kind
+    ├── SpaceMismatch                    two embedding spaces met in one computation
+    └── VectorsUnavailable               Milvus is away or refused; the exact scan can stand in
+
+Every message says what was expected, what came, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class OpenFoundError(Exception):
+    """Whatever OpenFound raises on purpose."""
+
+
+class InputError(OpenFoundError, ValueError):
+    """An argument, a file or a setting of the caller's is wrong."""
+
+
+class TimeError(InputError):
+    """A date lies before the data begin, or before the weights were trained."""
+
+
+class ManifestError(OpenFoundError):
+    """A manifest or the LIVE file is damaged; the message names the file and the remedy."""
+
+
+class NoLiveSnapshot(OpenFoundError):
+    """No snapshot is live, so there is nothing to serve."""
+
+
+class UnknownSnapshot(OpenFoundError, KeyError):
+    """The named snapshot does not exist in this workspace."""
+
+    # KeyError shows the repr of its argument, quotes and escapes included.
+    __str__ = Exception.__str__
+
+
+class MissingKind(OpenFoundError):
+    """The snapshot holds no embeddings of the kind asked for."""
+
+
+class SpaceMismatch(OpenFoundError):
+    """Vectors of two embedding spaces were about to meet in one computation."""
+
+
+class VectorsUnavailable(OpenFoundError):
+    """Milvus could not be reached or could not answer."""

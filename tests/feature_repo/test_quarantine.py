@@ -1,0 +1,205 @@
+"""Screening: nothing is lost, nothing bad passes, and the reason given is the right one."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_repo.errors import InputError
+from feature_repo.quarantine import Origin, screen
+from feature_repo.schema import CANONICAL, EVENTS, MAX_TEXT, QUARANTINE
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ITEMS = pa.table(
+    {"item_id": ["i1"], "text": ["milk"], "categories": [["food"]], "brand": [None]},
+    schema=CANONICAL["items"],
+)
+GOOD: dict[str, Any] = {
+    "event_id": "e1",
+    "user_id": "u1",
+    "timestamp": "2025-12-01 10:00:00",
+    "source": "bill",
+    "item_id": "i1",
+    "quantity": 1.0,
+    "amount": 2.5,
+}
+
+
+def events(*changes: dict[str, Any]) -> pa.Table:
+    """One row per change of the good event; each has its own id unless the change says so."""
+    rows = [{**GOOD, "event_id": f"e{n}", **change} for n, change in enumerate(changes)]
+    return pa.Table.from_pylist(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "reason"),
+    [
+        ({"user_id": None}, "user_id", "null"),
+        ({"user_id": "  "}, "user_id", "empty"),
+        ({"event_id": "e0"}, "event_id", "duplicate key"),
+        ({"timestamp": "yesterday"}, "timestamp", "unparsable timestamp"),
+        ({"timestamp": None}, "timestamp", "null"),
+        ({"timestamp": "2026-01-01 00:00:01"}, "timestamp", "in the future"),
+        ({"timestamp": "-infinity"}, "timestamp", "before 1900-01-01"),
+        ({"amount": -0.01}, "amount", "negative"),
+        ({"amount": float("nan")}, "amount", "not a finite number"),
+        ({"quantity": -1.0}, "quantity", "negative"),
+        ({"source": "fax"}, "source", "unknown event source"),
+        ({"item_id": "i2"}, "item_id", "unknown item"),
+        ({"user_id": "u" * (MAX_TEXT + 1)}, "user_id", f"longer than {MAX_TEXT} characters"),
+    ],
+)
+def test_a_bad_row_is_set_aside_with_its_reason(
+    change: dict[str, Any], column: str, reason: str
+) -> None:
+    good, bad = screen("events", events({}, change, {}), now=NOW, items=ITEMS)
+    assert good.column("event_id").to_pylist() == ["e0", "e2"]
+    assert good.schema == EVENTS and bad.schema == QUARANTINE
+    row = bad.to_pylist()[0]
+    assert (row["table"], row["row"], row["column"], row["reason"]) == ("events", 1, column, reason)
+    record = json.loads(row["record"])
+    assert record["source"] == change.get("source", "bill")
+
+
+def test_edges_pass() -> None:
+    edges = [
+        {"timestamp": "2026-01-01"},  # now itself is not the future
+        {"amount": 0.0},
+        {"amount": None, "quantity": None},
+        {"user_id": "u" * MAX_TEXT},
+    ]
+    good, bad = screen("events", events(*edges), now=NOW, items=ITEMS)
+    assert (good.num_rows, bad.num_rows) == (4, 0)
+
+
+def test_times_without_a_zone_are_utc_and_known_at_defaults_to_timestamp() -> None:
+    table = events({"timestamp": "2025-06-01 10:00:00"}, {"timestamp": "2025-06-01T10:00:00+02:00"})
+    good, _ = screen("events", table, now=NOW)
+    ten = datetime(2025, 6, 1, 10, tzinfo=UTC)
+    assert good.column("timestamp").to_pylist() == [ten, ten - timedelta(hours=2)]
+    assert good.column("known_at").equals(good.column("timestamp"))
+
+
+def test_a_late_row_known_in_the_future_is_not_known_yet() -> None:
+    table = events({"known_at": "2026-02-01"}, {"known_at": "2025-12-05"})
+    good, bad = screen("events", table, now=NOW)
+    assert good.column("event_id").to_pylist() == ["e1"]
+    assert bad.column("column").to_pylist() == ["known_at"]
+
+
+def test_a_broken_row_does_not_push_out_a_sound_one_with_its_key() -> None:
+    table = events({"event_id": "e", "amount": -1.0}, {"event_id": "e"}, {"event_id": "e"})
+    good, bad = screen("events", table, now=NOW)
+    assert good.num_rows == 1
+    assert bad.column("reason").to_pylist() == ["negative", "duplicate key"]
+
+
+def test_numbers_and_ids_of_other_types_are_converted() -> None:
+    table = pa.table({**{k: [v] for k, v in GOOD.items()}, "user_id": [12], "amount": ["3.5"]})
+    good, _ = screen("events", table, now=NOW)
+    assert good.column("user_id").to_pylist() == ["12"]
+    assert good.column("amount").to_pylist() == [3.5]
+    _, bad = screen("events", table.set_column(6, "amount", [["3,5"]]), now=NOW)
+    assert bad.column("reason").to_pylist() == ["not a number"]
+
+
+def test_keys_of_two_columns_are_compared_together() -> None:
+    rows = [("a", "u1"), ("a", "u2"), ("b", "u1"), ("a", "u2")]
+    table = pa.table(
+        {
+            "segment": [segment for segment, _ in rows],
+            "user_id": [user for _, user in rows],
+            "timestamp": ["2025-01-01"] * 4,
+        }
+    )
+    good, bad = screen("segments", table, now=NOW)
+    assert good.num_rows == 3
+    assert bad.column("row").to_pylist() == [3]
+    assert bad.column("column").to_pylist() == ["segment+user_id"]
+
+
+def test_entries_of_lists_and_maps_are_checked() -> None:
+    items = pa.table(
+        {
+            "item_id": ["a", "b", "c"],
+            "text": ["x", "y", "z"],
+            "categories": [["ok"], ["ok", None], []],
+        }
+    )
+    good, bad = screen("items", items, now=NOW)
+    assert good.column("item_id").to_pylist() == ["a", "c"]
+    assert bad.column("reason").to_pylist() == ["null or empty entry"]
+    profiles = pa.table(
+        {
+            "user_id": ["u1", "u2"],
+            "timestamp": ["2025-01-01"] * 2,
+            "categorical": pa.array([[("plan", "x")], []], pa.map_(pa.string(), pa.string())),
+            "continuous": pa.array(
+                [[("age", float("inf"))], [("age", 3.0)]], pa.map_(pa.string(), pa.float64())
+            ),
+        }
+    )
+    good, bad = screen("profiles", profiles, now=NOW)
+    assert good.column("user_id").to_pylist() == ["u2"]
+    assert json.loads(bad.column("record")[0].as_py())["continuous"] == [["age", "inf"]]
+
+
+def test_the_origin_gives_position_record_and_faults() -> None:
+    raw = pa.table({"original": [1, 2, 3]})
+    origin = Origin(
+        rows=pa.array([70, 80, 90]),
+        records=(raw.slice(0, 1), raw.slice(1)),
+        faults=(("units", "not a number", pa.array([False, False, True]).to_numpy(False)),),
+    )
+    good, bad = screen("events", events({"amount": -1.0}, {}, {}), now=NOW, origin=origin)
+    assert good.column("event_id").to_pylist() == ["e1"]
+    assert bad.column("row").to_pylist() == [70, 90]
+    assert bad.column("record").to_pylist() == ['{"original": 1}', '{"original": 3}']
+    assert bad.column("reason").to_pylist() == ["negative", "not a number"]
+
+
+def test_mistakes_of_the_caller_are_errors() -> None:
+    with pytest.raises(InputError, match="'user_id' is absent.*'event_id'"):
+        screen("events", events({}).drop_columns("user_id"), now=NOW)
+    with pytest.raises(InputError, match="expected one of.*'orders'"):
+        screen("orders", events({}), now=NOW)
+    with pytest.raises(InputError, match="time zone"):
+        screen("events", events({}), now=datetime(2026, 1, 1))
+
+
+ROWS = st.fixed_dictionaries(
+    {
+        "event_id": st.sampled_from(["a", "b", "c", "", None]),
+        "user_id": st.one_of(st.none(), st.text(max_size=3)),
+        "timestamp": st.sampled_from(["2025-01-01", "2027-01-01", "x", None, "infinity"]),
+        "source": st.sampled_from(["bill", "click", "fax", None]),
+        "item_id": st.sampled_from(["i1", "i2", None]),
+        "amount": st.one_of(st.none(), st.floats(width=16)),
+    }
+)
+RAW = pa.schema([(name, pa.string()) for name in list(GOOD)[:5]] + [("amount", pa.float64())])
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(ROWS, max_size=12))
+def test_nothing_is_lost_and_what_passes_is_good(rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(rows, schema=RAW)
+    good, bad = screen("events", table, now=NOW, items=ITEMS)
+    assert good.num_rows + bad.num_rows == len(rows)
+    quarantined = bad.column("row").to_pylist()
+    passed = [row for n, row in enumerate(rows) if n not in quarantined]
+    assert [row["event_id"] for row in passed] == good.column("event_id").to_pylist()
+    assert len({row["event_id"] for row in passed}) == len(passed)
+    assert all(row["item_id"] == "i1" and row["source"] in ("bill", "click") for row in passed)
+    assert all(row["timestamp"] == "2025-01-01" for row in passed)
+    assert all(row["amount"] is None or 0 <= row["amount"] < float("inf") for row in passed)
+    for record in bad.column("record").to_pylist():
+        assert set(json.loads(record)) == set(RAW.names)
+    again, none = screen("events", good, now=NOW, items=ITEMS)
+    assert again.equals(good) and none.num_rows == 0
