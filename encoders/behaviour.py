@@ -1,10 +1,10 @@
 """Behaviour encoder: weekly windows of text → one vector (FOUND 4.2.1, eq. 5–7).
 
 g_ν turns the lines of a window (bills, page clicks, mini-programs) into z_t: each distinct line
-has a frozen sentence vector, each source its own projection, and a window is the weighted sum of
-its lines. g_μ, a causal Transformer or a GRU, turns z into c_t. The user's vector is the average
-of c over the windows (eq. 5). It is pre-trained to forecast coming windows (eq. 6) with a cyclic
-regulariser (eq. 7).
+has a frozen sentence vector, each source its own small network over it, and a window is the
+weighted sum of its lines. g_μ, a causal Transformer or a GRU, turns z into c_t. The user's vector
+is the average of c over the windows (eq. 5). It is pre-trained to forecast coming windows (eq. 6)
+with a cyclic regulariser (eq. 7).
 
 Shapes: B users, W windows (oldest first), D width, E width of a line vector.
 """
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from encoders import losses
 from encoders.batch import UserBatch
-from encoders.layers import Whiten
+from encoders.layers import ResidualMlp, Whiten
 from feature_repo.schema import EVENT_SOURCES
 
 
@@ -29,7 +29,9 @@ class BehaviourConfig:
     """Sizes and objective of the behaviour encoder; defaults are the laptop's."""
 
     line_width: int = 384
-    dim: int = 192
+    dim: int = 256
+    line_hidden: int = 512
+    temporal_dim: int = 64  # width inside g_μ; what it finds is added to z
     layers: int = 2
     heads: int = 4
     windows: int = 26
@@ -44,8 +46,10 @@ class BehaviourConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads:
-            raise ValueError(f"dim={self.dim} must be a multiple of heads={self.heads}")
+        if self.temporal_dim % self.heads:
+            raise ValueError(
+                f"temporal_dim={self.temporal_dim} must be a multiple of heads={self.heads}"
+            )
         if not 0 < self.forecast_windows < self.pretrain_windows <= self.windows:
             raise ValueError(
                 "expected 0 < forecast_windows < pretrain_windows <= windows, got "
@@ -64,23 +68,27 @@ class BehaviourEncoder(nn.Module):
         D = config.dim
         self.whiten = Whiten(config.line_width)
         self.sources = nn.ModuleDict(
-            {source: nn.Linear(config.line_width, D, bias=False) for source in EVENT_SOURCES}
+            {
+                source: ResidualMlp(config.line_width, D, hidden=config.line_hidden)
+                for source in EVENT_SOURCES
+            }
         )
         self.empty_D = nn.Parameter(torch.zeros(D))
         self.unknown_D = nn.Parameter(torch.zeros(D))
-        self.lag_WD = nn.Parameter(torch.randn(config.windows, D) * 0.02)
         if config.pooling == "recency":
             self.pool_WD = nn.Parameter(torch.full((config.windows, D), 1.0 / config.windows))
+        H = config.temporal_dim
+        self.down = nn.Sequential(nn.LayerNorm(D), nn.Linear(D, H))
+        self.lag_WH = nn.Parameter(torch.randn(config.windows, H) * 0.02)
         self.temporal: nn.Module
         if config.temporal == "gru":
-            self.temporal = nn.GRU(D, D, config.layers, batch_first=True)
+            self.temporal = nn.GRU(H, H, config.layers, batch_first=True)
         else:
             layer = nn.TransformerEncoderLayer(
-                D, config.heads, 2 * D, config.dropout, "gelu", batch_first=True, norm_first=True
+                H, config.heads, 2 * H, config.dropout, "gelu", batch_first=True, norm_first=True
             )
-            self.temporal = nn.TransformerEncoder(
-                layer, config.layers, enable_nested_tensor=False
-            )  # fmt: skip
+            self.temporal = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.up = nn.Linear(H, D)
 
     def windows(self, batch: UserBatch) -> Tensor:
         """z = g_ν: window embeddings [B, W, D]; empty and unknown windows have vectors of own."""
@@ -99,11 +107,13 @@ class BehaviourEncoder(nn.Module):
     def contexts(self, z_BWD: Tensor) -> Tensor:
         """c = g_μ(z), [B, W, D]; c_t sees windows up to t only."""
         W = z_BWD.shape[1]
-        x = z_BWD + self.lag_WD[-W:]
+        x_BWH = self.down(z_BWD) + self.lag_WH[-W:]
         if isinstance(self.temporal, nn.GRU):
-            return z_BWD + self.temporal(x)[0]
-        mask = nn.Transformer.generate_square_subsequent_mask(W, device=z_BWD.device)
-        return self.temporal(x, mask=mask, is_causal=True)
+            h_BWH = self.temporal(x_BWH)[0]
+        else:
+            mask = nn.Transformer.generate_square_subsequent_mask(W, device=z_BWD.device)
+            h_BWH = self.temporal(x_BWH, mask=mask, is_causal=True)
+        return z_BWD + self.up(h_BWH)
 
     def forward(self, batch: UserBatch) -> Tensor:
         """The users' vectors, [B, D] (eq. 5).

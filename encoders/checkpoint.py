@@ -54,7 +54,8 @@ def save(directory: Path, model: nn.Module, info: CheckpointInfo) -> str:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file(trained_state(model), temporary / "model.safetensors")
-    (temporary / "config.json").write_text(json.dumps(asdict(info), indent=2, sort_keys=True))
+    # Keys stay in order: the columns of a table are identified by their position.
+    (temporary / "config.json").write_text(json.dumps(asdict(info), indent=2))
     shutil.rmtree(directory, ignore_errors=True)
     os.replace(temporary, directory)
     return fingerprint(directory)

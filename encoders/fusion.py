@@ -51,7 +51,9 @@ class Fusion(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        self.project = nn.ModuleList(nn.Linear(width, dim) for width in widths)
+        self.project = nn.ModuleList(
+            nn.Identity() if width == dim else nn.Linear(width, dim) for width in widths
+        )
         self.modality_MD = nn.Parameter(torch.randn(len(widths), dim) * 0.02)
         self.layers = nn.ModuleList(_CrossAttention(dim, heads, dropout) for _ in range(layers))
         self.cold_D = nn.Parameter(torch.zeros(dim))

@@ -6,6 +6,19 @@ import torch
 from torch import Tensor, nn
 
 
+class ResidualMlp(nn.Module):
+    """A linear map plus a two-layer MLP beside it: [..., in] → [..., out]."""
+
+    def __init__(self, width: int, out: int, *, hidden: int):
+        super().__init__()
+        self.linear = nn.Linear(width, out)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mapped vectors."""
+        return self.linear(x) + self.mlp(x)
+
+
 class Whiten(nn.Module):
     """Centres vectors and equalises their directions, with moments fitted once and kept.
 

@@ -30,6 +30,11 @@ class PairBatch:
     tokens: dict[str, Tensor]
     positive_BS: Tensor  # bool [world * B, world * S]
 
+    def to(self, device: torch.device | str) -> PairBatch:
+        """The same batch on another device."""
+        tokens = {name: tensor.to(device) for name, tensor in self.tokens.items()}
+        return PairBatch(self.users.to(device), tokens, self.positive_BS.to(device))
+
 
 class FactTable:
     """Facts of all samples, compressed: sample i has keys[offset[i]:offset[i + 1]].

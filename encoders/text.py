@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from encoders.layers import Whiten
+from encoders.layers import ResidualMlp, Whiten
 
 MINILM = "all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -78,7 +79,7 @@ def mean_pool(hidden_NLE: Tensor, mask_NL: Tensor) -> Tensor:
 
 
 class LineEncoder:
-    """Frozen sentence vectors of distinct short texts, each computed once and cached on disk.
+    """Frozen sentence vectors of distinct short texts, each computed once; :meth:`save` keeps them.
 
     The cache is one Parquet file per model, keyed by the text itself; it holds nothing that
     depends on when or by whom a text was used.
@@ -104,7 +105,6 @@ class LineEncoder:
             start = len(self._known)
             self._known.update({text: start + i for i, text in enumerate(new)})
             self._vectors = np.concatenate([self._vectors, vectors]) if start else vectors
-            self._save()
         return self._vectors[[self._known[text] for text in texts]]
 
     @torch.no_grad()
@@ -127,8 +127,9 @@ class LineEncoder:
                 out[i] = vector.numpy()
         return np.stack(out).astype(np.float32)
 
-    def _save(self) -> None:
-        if self._file is None:
+    def save(self) -> None:
+        """Keep what is known on disk, in one atomic step."""
+        if self._file is None or not len(self._vectors):
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         width = self._vectors.shape[1]
@@ -139,7 +140,7 @@ class LineEncoder:
                 "vector": pa.FixedSizeListArray.from_arrays(flat, width),
             }
         )
-        temporary = self._file.with_suffix(".tmp")
+        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
         pq.write_table(table, temporary)
         temporary.replace(self._file)
 
@@ -150,6 +151,7 @@ class TextConfig:
 
     model: str = MINILM
     dim: int = 256
+    hidden: int = 512
     lora_rank: int = 8
     lora_alpha: int = 16
     max_tokens: int = 48
@@ -178,7 +180,11 @@ class TextTower(nn.Module):
         )  # fmt: skip
         self.model = get_peft_model(model, lora)
         self.whiten = Whiten(model.config.hidden_size)
-        self.project = nn.Linear(model.config.hidden_size, config.dim, bias=False)
+        width = model.config.hidden_size
+        self.project = ResidualMlp(width, config.dim, hidden=config.hidden)
+        # What all sentences share lets users differ in overall activity. Whitening took it out
+        # of the input, so it starts in the bias, as long as the rest.
+        nn.init.normal_(self.project.linear.bias, std=0.5)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and mask, [N, L] each, padded to the longest text and cut at ``max_tokens``."""
