@@ -82,6 +82,20 @@ class FoundModel(nn.Module):
         self.text = TextTower(config.text)
         self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
 
+    @torch.no_grad()
+    def start_aligned(self) -> None:
+        """Start both sides with one projection, so that a line and a sentence about it are close.
+
+        Words mean the same on either side before anything is learnt. Needs equal widths; without
+        them the sides start at random.
+        """
+        lines = self.behaviour.sources["bill"].linear.weight
+        words = self.text.project.linear.weight
+        out = self.fusion.out.weight
+        if lines.shape == words.shape and out.shape[0] == out.shape[1]:
+            words.copy_(lines)
+            nn.init.eye_(out)
+
     @property
     def dim(self) -> int:
         """D, width of the joint space."""

@@ -202,7 +202,8 @@ done AS (
     SELECT user_id, CASE source WHEN 'bill' THEN 'purchase' WHEN 'click' THEN 'click'
                     ELSE 'browsing' END AS kind,
            subject, min(level)::TINYINT AS level,
-           count(DISTINCT coalesce(basket_id, event_id))::FLOAT AS count, sum(amount::DECIMAL(18, 4))::DOUBLE AS amount
+           count(DISTINCT coalesce(basket_id, event_id))::FLOAT AS count,
+           sum(amount::DECIMAL(18, 4))::DOUBLE AS amount
     FROM future JOIN subjects USING (item_id) GROUP BY ALL
     UNION ALL
     SELECT user_id, 'channel', channel, 0::TINYINT,

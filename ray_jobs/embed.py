@@ -1,0 +1,266 @@
+"""Batch embedding: a checkpoint's space, written for one date or a range of dates.
+
+    python -m ray_jobs.embed --as-of 2017-11-06 --workspace DIR
+    python -m ray_jobs.embed --dates 2017-08-14:2017-11-06:7d --workspace DIR
+
+Leaves a committed snapshot that is not live yet: `python -m ray_jobs.publish` makes it so. A date
+before the weights were trained is refused, since such weights have seen its outcome.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field
+
+from encoders import checkpoint
+from encoders.alignment import FoundModel
+from encoders.batch import Collate
+from encoders.text import LineEncoder
+from feature_repo import durable
+from feature_repo.errors import InputError
+from feature_repo.matrix import Matrix
+from feature_repo.schema import EMBEDDING, TIMESTAMP
+from feature_repo.settings import Workspace
+from feature_repo.snapshots import (
+    CheckpointEntry,
+    KindEntry,
+    Manifest,
+    SnapshotStore,
+    check_space_dates,
+    collection_name,
+    part_name,
+    view_name,
+)
+from feature_repo.store import FeatureStore
+from feature_repo.transforms import micros, open_tables, users_before
+from ray_jobs import frames
+from ray_jobs.build_features import Dataset, build, read_dataset
+from ray_jobs.command import Date, Job, console, main, parse_date
+from ray_jobs.objectives import collate_for
+from ray_jobs.stages import run_stage
+
+_BATCH = 512
+
+
+class Embed(Job):
+    """Embed every user known before a date, or before each of several dates."""
+
+    checkpoint: str | None = Field(None, description="alignment checkpoint; default the latest")
+    as_of: Date | None = Field(None, description="one date")
+    dates: str | None = Field(None, description="FIRST:LAST:STEP, e.g. 2017-08-14:2017-11-06:7d")
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding function: its model, where it came from, and its identity."""
+
+    id: str
+    model: FoundModel
+    info: checkpoint.CheckpointInfo
+    directory: Path
+    sha256: str
+
+    @property
+    def trained_as_of(self) -> datetime:
+        """Everything known strictly before this may be in the weights."""
+        return parse_date(self.info.trained_as_of)
+
+
+def run(settings: Embed) -> dict[str, Any]:
+    """Embed and commit a snapshot; returns the stage's record (``snapshot`` is its id)."""
+    workspace = settings.place
+    directory = Path(settings.checkpoint or latest_checkpoint(workspace)).resolve()
+    return embed(workspace, read_dataset(workspace), directory, parse_dates(settings))
+
+
+def embed(
+    workspace: Workspace, dataset: Dataset, directory: Path, dates: Sequence[datetime]
+) -> dict[str, Any]:
+    """Write all kinds of the checkpoint's space at ``dates``; the last one gets the matrices."""
+    space = open_space(workspace, directory)
+    check_space_dates(space.trained_as_of, dates)
+    for anchor in _anchors(dates):
+        build(workspace, dataset, anchor)
+
+    def work(key: str) -> dict[str, Any]:
+        store = SnapshotStore(workspace)
+        snapshot = store.new_id(space.id, dates[-1])
+        staged = store.stage(snapshot)
+        vectors: dict[str, np.ndarray] = {}
+        users: list[str] = []
+        for date in dates:
+            users, vectors = embed_at(workspace, dataset, space, date)
+            for kind, matrix in vectors.items():
+                path = staged / "embeddings" / kind / part_name(date)
+                _write_part(path, users, matrix, date, space, snapshot)
+            console.print(f"  {date:%Y-%m-%d}: {len(users):,} users × {', '.join(vectors)}")
+        earlier = store.link_earlier_parts(snapshot, space=space.id, before=dates[0])
+        pq.write_table(pa.table({"user_id": users}), staged / "users.parquet")
+        kinds = {
+            kind: _write_kind(staged, snapshot, kind, matrix, dates, earlier.get(kind, []))
+            for kind, matrix in vectors.items()
+        }
+        store.commit(_manifest(workspace, dataset, space, snapshot, dates[-1], kinds, len(users)))
+        return {"snapshot": snapshot, "outputs": [f"snapshots/{snapshot}/manifest.json"],
+                "num_users": len(users)}  # fmt: skip
+
+    inputs = [space.id, space.sha256, dataset.tables, [d.isoformat() for d in dates]]
+    return run_stage(workspace, "embed", inputs, work)
+
+
+def embed_at(
+    workspace: Workspace, dataset: Dataset, space: Space, date: datetime
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Every user known before ``date`` and their vectors by kind, float32 [N, dim]."""
+    con = open_tables(workspace.root / dataset.tables)
+    users = users_before(con, date)
+    con.close()
+    ends = frames.window_grid(date, space.model.config.behaviour.windows)
+    tables = frames.weekly_rows(workspace, users, ends)
+    history = frames.history(tables, LineEncoder(workspace.cache))
+    rows = history.rows(users, [micros(date)] * len(users))
+    if (missing := int((rows < 0).sum())) > 0:
+        raise InputError(
+            f"date: {missing} of {len(users)} users have no weekly row at {date:%Y-%m-%d}; run "
+            "`python -m ray_jobs.build_features` as of that date"
+        )
+    return users, encode_rows(space.model, collate_for(space.model, history), rows)
+
+
+@torch.inference_mode()
+def encode_rows(model: FoundModel, collate: Collate, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Vectors by kind of some history rows, float32 [n, dim]."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(rows), _BATCH):
+        batch = collate(rows[start : start + _BATCH])
+        vectors = model.modalities(batch)
+        for kind, vector in {**vectors, "fused": model.fuse(vectors, batch)}.items():
+            parts.setdefault(kind, []).append(vector.float().numpy())
+    return {kind: np.concatenate(pieces) for kind, pieces in parts.items()}
+
+
+def open_space(workspace: Workspace, directory: Path) -> Space:
+    """The space of an alignment checkpoint under the workspace's feature definitions."""
+    model, info = checkpoint.load(directory, expect="alignment")
+    current = FeatureStore(workspace).feature_hash()
+    if info.feature_hash != current:
+        raise InputError(
+            f"checkpoint: {directory} was trained on other feature definitions "
+            f"({info.feature_hash[:8]}…, now {current[:8]}…): train again"
+        )
+    sha256 = checkpoint.fingerprint(directory)
+    identity = hashlib.sha256(f"{sha256}{current}".encode()).hexdigest()[:16]
+    return Space(identity, model, info, directory, sha256)
+
+
+def latest_checkpoint(workspace: Workspace) -> Path:
+    """The alignment checkpoint that was trained last."""
+    records = (workspace.root / "stages").glob("train-alignment-*.json")
+    newest = max(records, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise InputError(
+            f"checkpoint: {workspace.root} has none yet; run `python -m ray_jobs.train --stage "
+            "alignment …` or name one with --checkpoint"
+        )
+    return workspace.root / json.loads(newest.read_bytes())["checkpoint"]
+
+
+def parse_dates(settings: Embed) -> list[datetime]:
+    """Ascending dates from ``--as-of`` or ``--dates``."""
+    if (settings.as_of is None) == (settings.dates is None):
+        raise InputError("dates: give either --as-of DATE or --dates FIRST:LAST:STEP")
+    if settings.as_of is not None:
+        return [settings.as_of]
+    match = re.fullmatch(r"([^:]+):([^:]+):(\d+)d", settings.dates or "")
+    if match is None or int(match[3]) < 1:
+        raise InputError(
+            f"dates: expected FIRST:LAST:STEP such as 2017-08-14:2017-11-06:7d, got "
+            f"{settings.dates!r}"
+        )
+    try:
+        first, last = parse_date(match[1]), parse_date(match[2])
+    except ValueError as error:
+        raise InputError(f"dates: {error}") from None
+    if last < first:
+        raise InputError(f"dates: {match[2]} lies before {match[1]}")
+    step = timedelta(days=int(match[3]))
+    return [first + step * k for k in range((last - first) // step + 1)]
+
+
+def _anchors(dates: Sequence[datetime]) -> list[datetime]:
+    """One build covers all dates that are whole weeks before it: the last of each weekday."""
+    last: dict[int, datetime] = {}
+    for date in dates:
+        last[micros(date) % (7 * 86_400_000_000)] = date
+    return sorted(last.values())
+
+
+def _write_part(
+    path: Path, users: list[str], matrix: np.ndarray, date: datetime, space: Space, snapshot: str
+) -> None:
+    n, dim = matrix.shape
+    when = pa.array([date] * n, TIMESTAMP)
+    columns = {
+        "user_id": pa.array(users),
+        "event_timestamp": when,
+        "created": when,
+        "embedding": pa.ListArray.from_arrays(
+            pa.array(np.arange(n + 1) * dim, pa.int32()), pa.array(matrix.reshape(-1))
+        ),
+        "space": pa.array([space.id] * n),
+        "snapshot": pa.array([snapshot] * n),
+        "trained_as_of": pa.array([space.trained_as_of] * n, TIMESTAMP),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns, schema=EMBEDDING), path, coerce_timestamps="us")
+
+
+def _write_kind(
+    staged: Path, snapshot: str, kind: str, matrix: np.ndarray, dates: Sequence[datetime],
+    earlier: list[str],
+) -> KindEntry:  # fmt: skip
+    home = f"snapshots/{snapshot}"
+    path = staged / "matrix" / f"{kind}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Matrix.write(path, matrix)
+    parts = [f"{home}/embeddings/{kind}/{part_name(date)}" for date in dates]
+    return KindEntry(
+        kind=kind, dim=matrix.shape[1], count=len(matrix), parts=[*earlier, *parts],
+        view=view_name(kind, snapshot), collection=collection_name(kind, snapshot),
+        matrix=f"{home}/matrix/{kind}.npy", matrix_sha256=durable.sha256(path),
+    )  # fmt: skip
+
+
+def _manifest(
+    workspace: Workspace, dataset: Dataset, space: Space, snapshot: str, as_of: datetime,
+    kinds: dict[str, KindEntry], num_users: int,
+) -> Manifest:  # fmt: skip
+    inside = space.directory.is_relative_to(workspace.root)
+    path = space.directory.relative_to(workspace.root) if inside else space.directory
+    return Manifest(
+        id=snapshot, space=space.id, as_of=as_of, trained_as_of=space.trained_as_of,
+        horizon_days=space.info.horizon_days, created_at=datetime.now(UTC),
+        feature_hash=space.info.feature_hash,
+        checkpoints={"alignment": CheckpointEntry(path=str(path), sha256=space.sha256)},
+        kinds=kinds, num_users=num_users, users=f"snapshots/{snapshot}/users.parquet", reports=[],
+        built_by=getpass.getuser(), version=version("openfound"), source=dataset.name,
+        synthetic=dataset.synthetic,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Embed, run)

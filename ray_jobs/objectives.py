@@ -1,0 +1,213 @@
+"""What each training stage optimises: a model with ``loss`` and the batches it is fed.
+
+Built inside each worker from a JSON-able :class:`StageSpec`, so that the same code runs in
+process and on Ray. A batch depends on (seed, step, rank) only: a resumed run draws the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from encoders import checkpoint, templates
+from encoders.alignment import AlignmentConfig, FoundModel
+from encoders.batch import Collate, History
+from encoders.behaviour import BehaviourEncoder
+from encoders.pairs import FactTable, PairSampler
+from encoders.search import SearchEncoder
+from encoders.table import TableColumns
+from encoders.tabular import TabularConfig, TabularEncoder
+from encoders.text import LineEncoder, load_language_model
+from feature_repo.profiles import AGGREGATE_PREFIX
+from feature_repo.schema import TIMESTAMP
+from ray_jobs import frames
+from ray_jobs.presets import Preset
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage's inputs. Paths are absolute."""
+
+    stage: str
+    frames: str  # directory of ray_jobs.frames
+    cache: str
+    preset: Preset
+    seed: int
+    start: dict[str, str] = field(default_factory=dict)  # stage → checkpoint to start from
+
+
+@dataclass
+class Objective:
+    """A model and ``batch(step, rank, size)``; ``before_step`` may change what is trained."""
+
+    model: nn.Module
+    batch: Callable[[int, int, int], Any]
+    before_step: Callable[[int], None] = lambda step: None
+    finish: Callable[[], None] = lambda: None  # once, on worker 0
+
+
+def build(spec: StageSpec, world_size: int = 1) -> Objective:
+    """The objective of a stage, ready to train."""
+    torch.manual_seed(spec.seed)
+    tables = frames.read(Path(spec.frames))
+    lines = LineEncoder(Path(spec.cache))
+    history = frames.history(tables, lines)
+    if spec.stage == "alignment":
+        return _alignment(spec, history, tables, lines, world_size)
+    return _PRETRAINING[spec.stage](spec, history)
+
+
+def _behaviour(spec: StageSpec, history: History) -> Objective:
+    model = BehaviourEncoder(spec.preset.behaviour)
+    model.whiten.fit(torch.from_numpy(history.lines_VE))
+    _warm_start(model, spec)
+    collate = Collate(history, windows=spec.preset.behaviour.pretrain_windows)
+    return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
+
+
+def _tabular(spec: StageSpec, history: History) -> Objective:
+    config = fitted_columns(spec, history)
+    model = TabularEncoder(config)
+    _warm_start(model, spec)
+    collate = Collate(history, windows=1, table=config.columns)
+    return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
+
+
+def _search(spec: StageSpec, history: History) -> Objective:
+    model = SearchEncoder(spec.preset.search)
+    _warm_start(model, spec)
+    collate = Collate(
+        history, windows=spec.preset.behaviour.windows, search_tokens=search_tokenizer(),
+        max_tokens=spec.preset.search.max_tokens,
+    )  # fmt: skip
+    searched = np.flatnonzero(history.searches.length) if history.searches else np.zeros(0, int)
+    return Objective(model, _rows(spec, collate, searched))
+
+
+def _alignment(
+    spec: StageSpec,
+    history: History,
+    tables: dict[str, pa.Table],
+    lines: LineEncoder,
+    world_size: int,
+) -> Objective:
+    preset = spec.preset
+    pretrained = {
+        stage: checkpoint.load(Path(path), expect=stage)[0]
+        for stage, path in spec.start.items()
+        if stage != "alignment"
+    }
+    tabular = getattr(pretrained.get("tabular"), "config", None) or fitted_columns(spec, history)
+    config = AlignmentConfig(
+        behaviour=getattr(pretrained.get("behaviour"), "config", preset.behaviour),
+        tabular=tabular,
+        search=preset.search if history.searches is not None else None,
+        text=preset.text,
+        fusion_dim=preset.fusion_dim,
+        fusion_layers=preset.fusion_layers,
+        similarity=preset.similarity,
+        dropout=preset.behaviour.dropout,
+        temperature=0.07 if preset.similarity == "cosine" else 1.0,
+    )
+    model = FoundModel(config)
+    for stage, encoder in pretrained.items():
+        getattr(model, stage).load_state_dict(encoder.state_dict())
+    model.start_aligned()
+    if "behaviour" not in pretrained:
+        model.behaviour.whiten.fit(torch.from_numpy(history.lines_VE))
+    collate = collate_for(model, history)
+    users, cutoffs = tables["samples"]["user_id"].to_pylist(), tables["samples"]["cutoff"]
+    cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
+    rows = history.rows(users, cutoffs_us.tolist())
+    facts = FactTable(most_frequent(tables["facts"], preset.max_facts), users, cutoffs_us)
+    # The language model's own vectors of every fact, said plainly: what whitening is fitted on.
+    plain = [
+        templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
+        for kind, subject in facts.names
+    ]
+    model.text.whiten.fit(torch.from_numpy(lines(plain)))
+    _warm_start(model, spec)
+    sampler = PairSampler(
+        collate, facts, rows, lambda texts: {"pooled": torch.from_numpy(lines(texts))},
+        num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
+    )  # fmt: skip
+    first_tuned = preset.stages["alignment"].steps - preset.tuned_steps
+
+    def before_step(step: int) -> None:
+        """Up to the last ``tuned_steps`` the language model rests and its vectors are cached."""
+        if step >= first_tuned:
+            sampler.tokenize = model.text.tokenize
+            sampler.num_sentences = preset.tuned_sentences // world_size
+
+    def batch(step: int, rank: int, size: int) -> Any:
+        rng = np.random.default_rng([spec.seed, step, rank])
+        return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
+
+    return Objective(model, batch, before_step, lines.save)
+
+
+def most_frequent(facts: pa.Table, num: int) -> pa.Table:
+    """The rows of the ``num`` facts (kind and subject) that occur most; ties by name."""
+    counts = facts.group_by(["kind", "subject"]).aggregate([("user_id", "count")])
+    order = [("user_id_count", "descending"), ("kind", "ascending"), ("subject", "ascending")]
+    kept = counts.sort_by(order).slice(0, num).select(["kind", "subject"])
+    return facts.join(kept, ["kind", "subject"], join_type="inner").sort_by(
+        [("cutoff", "ascending"), ("user_id", "ascending"), ("kind", "ascending"),
+         ("subject", "ascending")]
+    )  # fmt: skip
+
+
+def _rows(spec: StageSpec, collate: Collate, rows: np.ndarray) -> Callable[[int, int, int], Any]:
+    def batch(step: int, rank: int, size: int) -> Any:
+        rng = np.random.default_rng([spec.seed, step, rank])
+        return collate(rng.choice(rows, size, replace=len(rows) < size))
+
+    return batch
+
+
+def _warm_start(model: nn.Module, spec: StageSpec) -> None:
+    if path := spec.start.get(spec.stage):
+        checkpoint.load_state(model, Path(path))
+
+
+def fitted_columns(spec: StageSpec, history: History) -> TabularConfig:
+    """The preset's tabular config with vocabularies and scales of this history."""
+    assert history.profile is not None
+    without = None if spec.preset.aggregates else AGGREGATE_PREFIX
+    columns = TableColumns.fit(history.profile, without_prefix=without)
+    return replace(
+        spec.preset.tabular, vocabularies=columns.vocabularies, scales=columns.scales
+    )  # fmt: skip
+
+
+def collate_for(model: FoundModel, history: History) -> Collate:
+    """The collate that fits a model: its windows, columns and search tokens."""
+    config = model.config
+    return Collate(
+        history,
+        windows=config.behaviour.windows,
+        table=None if config.tabular is None else config.tabular.columns,
+        search_tokens=None if config.search is None else search_tokenizer(),
+        max_tokens=64 if config.search is None else config.search.max_tokens,
+    )
+
+
+def search_tokenizer() -> Callable[[str], list[int]]:
+    """Word pieces of one search text, closed by a separator."""
+    tokenizer, _ = load_language_model("all-MiniLM-L6-v2")
+
+    def tokenize(text: str) -> list[int]:
+        pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*pieces, tokenizer.sep_token_id]
+
+    return tokenize
+
+
+_PRETRAINING = {"behaviour": _behaviour, "tabular": _tabular, "search": _search}

@@ -1,0 +1,77 @@
+"""The whole story, in order: data → features → encoders → embeddings → live snapshot.
+
+    python -m ray_jobs.pipeline --source complete-journey --as-of 2017-11-06 --preset laptop \\
+        --workspace DIR [--no-demographics] [--workers 2] [--seed 0]
+
+Finished stages are reused; a killed run goes on where it stopped when started again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ray_jobs import presets
+from ray_jobs.build_features import build, ingest
+from ray_jobs.command import Date, Job, console, main
+from ray_jobs.embed import embed
+from ray_jobs.publish import publish
+from ray_jobs.train import train_stage
+from ray_jobs.training_frames import Run, training_frames
+from ray_jobs.workers import Workers, cluster
+
+
+class Pipeline(Job):
+    """Build and publish a snapshot from raw data."""
+
+    source: str = Field("complete-journey", description="complete-journey | synthetic:users=N,"
+                        "seed=N | files:mapping.yaml")  # fmt: skip
+    as_of: Date = Field(description="everything known strictly before this date may be used")
+    preset: str = Field("laptop", description="|".join(presets.PRESETS))
+    demographics: bool = Field(True, description="use the source's own profile columns")
+    aggregates: bool = Field(True, description="let the tabular stage see hand-made aggregates")
+    train: bool = Field(True, description="--no-train publishes random weights, as a control")
+    workers: int = Field(0, description="0 trains in this process, N on N Ray Train workers")
+    use_gpu: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    keep: int = Field(5, ge=1, description="how many snapshots to keep")
+
+
+def run(settings: Pipeline) -> dict[str, Any]:
+    """Everything, in order. Returns the id of the snapshot that is live at the end."""
+    started = perf_counter()
+    chosen = replace(presets.preset(settings.preset), aggregates=settings.aggregates)
+    if not settings.train:
+        chosen = presets.untrained(chosen)
+    workspace = settings.place
+
+    dataset = ingest(workspace, settings.source, demographics=settings.demographics)
+    build(workspace, dataset, settings.as_of)
+
+    shared = Run(
+        workspace, dataset, settings.as_of, chosen, settings.seed,
+        Workers(settings.workers, settings.use_gpu), settings.precision,
+    )  # fmt: skip
+    modalities = training_frames(shared)["views"]
+    trained: dict[str, str] = {}
+    with cluster(shared.workers):
+        for stage in ("behaviour", "profile", "search"):
+            if stage in modalities:
+                name = "tabular" if stage == "profile" else stage
+                record = train_stage(shared, name, {})
+                trained[name] = str(workspace.root / record["checkpoint"])
+        aligned = train_stage(shared, "alignment", trained)
+
+    embedded = embed(workspace, dataset, workspace.root / aligned["checkpoint"], [settings.as_of])
+    publish(workspace, embedded["snapshot"], keep=settings.keep)
+    console.print(f"[bold green]published[/] {embedded['snapshot']} in "
+                  f"{perf_counter() - started:.0f} s → {workspace.root}")  # fmt: skip
+    return {"snapshot": embedded["snapshot"]}
+
+
+if __name__ == "__main__":
+    main(Pipeline, run)

@@ -1,0 +1,100 @@
+"""The rows a training run reads: weekly history, samples at past cut-offs, and their futures.
+
+A sample at cut-off t is a user's past (windows up to t) and the facts of [t, t + horizon). The
+last cut-off's horizon ends by ``as_of``; nothing known at or after ``as_of`` is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from feature_repo.errors import TimeError
+from feature_repo.schema import TIMESTAMP
+from feature_repo.settings import Workspace
+from feature_repo.transforms import data_span, facts, micros, open_tables, users_before, window_ends
+from ray_jobs import frames
+from ray_jobs.build_features import Dataset
+from ray_jobs.command import console
+from ray_jobs.presets import Preset
+from ray_jobs.stages import run_stage
+from ray_jobs.workers import Workers
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one build shares."""
+
+    workspace: Workspace
+    dataset: Dataset
+    as_of: datetime
+    preset: Preset
+    seed: int
+    workers: Workers
+    precision: str = "float32"
+
+
+def training_frames(shared: Run) -> dict[str, Any]:
+    """Point-in-time weekly rows and future facts of every training sample, written once."""
+    workspace, preset, as_of = shared.workspace, shared.preset, shared.as_of
+
+    def work(key: str) -> dict[str, Any]:
+        con = open_tables(workspace.root / shared.dataset.tables)
+        cutoffs = training_cutoffs(con, as_of, preset)
+        ends = window_ends(con, as_of)
+        users = users_before(con, as_of)
+        tables = frames.weekly_rows(workspace, users, [_utc(end) for end in ends])
+        tables["facts"] = facts(
+            con, cutoffs, horizon_days=preset.horizon_days, known_before=as_of
+        )  # fmt: skip
+        tables["samples"] = _samples(con, cutoffs)
+        con.close()
+        directory = workspace.root / "training" / key
+        frames.save(tables, directory)
+        console.print(
+            f"  {tables['samples'].num_rows:,} samples at {len(cutoffs)} cut-offs, "
+            f"{tables['facts'].num_rows:,} facts, by point-in-time retrieval"
+        )
+        return {"outputs": [str(directory.relative_to(workspace.root))],
+                "views": [name.split("_")[0] for name in tables]}  # fmt: skip
+
+    inputs = [shared.dataset.tables, as_of.isoformat(), preset.horizon_days, preset.num_cutoffs,
+              preset.cutoff_step_days]  # fmt: skip
+    return run_stage(workspace, "samples", inputs, work)
+
+
+def training_cutoffs(
+    con: duckdb.DuckDBPyConnection, as_of: datetime, preset: Preset
+) -> list[datetime]:
+    """Past cut-offs whose horizon ends by ``as_of``, latest first, at least one week in."""
+    first = data_span(con)[0]
+    cutoffs = [
+        as_of - timedelta(days=preset.horizon_days + preset.cutoff_step_days * k)
+        for k in range(preset.num_cutoffs)
+    ]
+    usable = [t for t in cutoffs if micros(t - timedelta(days=7)) >= first]
+    if not usable:
+        raise TimeError(
+            f"as_of={as_of:%Y-%m-%d} leaves no training cut-off: the data begin "
+            f"{_utc(first):%Y-%m-%d} and a future of {preset.horizon_days} days is needed after "
+            "at least a week of history; take a later date"
+        )
+    return usable
+
+
+def _samples(con: duckdb.DuckDBPyConnection, cutoffs: list[datetime]) -> pa.Table:
+    users, times = [], []
+    for cutoff in cutoffs:
+        known = users_before(con, cutoff)
+        users += known
+        times += [micros(cutoff)] * len(known)
+    return pa.table({"user_id": users, "cutoff": pa.array(times, pa.int64()).cast(TIMESTAMP)})
+
+
+def _utc(us: int) -> datetime:
+    when: datetime = pa.scalar(us, TIMESTAMP).as_py()
+    return when

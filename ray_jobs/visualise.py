@@ -1,0 +1,79 @@
+"""Figures: the embedding space as a map, and zero-shot quality as bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
+
+_MAX_POINTS = 3_000
+_LEGEND = 8
+_COLOURS = pyplot.get_cmap("tab10").colors
+
+
+def embedding_map(
+    vectors: np.ndarray, labels: list[str], path: Path, *, title: str, seed: int = 0
+) -> Path:
+    """t-SNE of user vectors, coloured by their most frequent labels; the others stay grey.
+
+    Args:
+        vectors: [N, D]; a seeded sample is drawn above 3,000.
+        labels: one per row.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(vectors))
+    if len(rows) > _MAX_POINTS:
+        rows = rng.choice(rows, _MAX_POINTS, replace=False)
+    chosen, names = vectors[rows], np.array(labels, object)[rows]
+    width = min(30, *chosen.shape)
+    reduced = PCA(width, random_state=seed).fit_transform(chosen)
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    points = TSNE(2, init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced)
+
+    figure, axes = pyplot.subplots(figsize=(8, 6.5), layout="constrained")
+    axes.scatter(*points.T, s=5, color="#d0d0d0", linewidths=0)
+    values, counts = np.unique(names, return_counts=True)
+    frequent = values[np.argsort(-counts, kind="stable")][:_LEGEND]
+    for name, colour in zip(frequent, _COLOURS, strict=False):
+        here = names == name
+        axes.scatter(*points[here].T, s=7, color=colour, linewidths=0, label=_short(name))
+    axes.legend(markerscale=3, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(title=title, xticks=[], yticks=[])
+    return _save(figure, path)
+
+
+def zero_shot_bars(results: dict[str, Any], path: Path) -> Path:
+    """Mean zero-shot AUC per group, one bar per method."""
+    methods, groups = list(results), sorted({g for rows in results.values() for g in rows})
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    width = 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        at = [g for g in groups if g in results[method]]
+        heights = [results[method][g]["auc"] for g in at]
+        x = np.array([groups.index(g) for g in at]) + (i - (len(methods) - 1) / 2) * width
+        bars = axes.bar(x, heights, width, label=method, color=_COLOURS[i])
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    axes.axhline(0.5, color="#888888", linewidth=0.8, linestyle="--")
+    axes.set(ylim=(0.4, 1.0), ylabel="AUC", xticks=range(len(groups)), xticklabels=groups,
+             title="Zero-shot AUC by group of tasks (dashed: chance)")  # fmt: skip
+    axes.legend(fontsize=8, loc="lower right")
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _short(name: Any) -> str:
+    text = str(name)
+    return text if len(text) <= 28 else text[:27] + "…"

@@ -1,0 +1,148 @@
+"""One replica of the service: builds :class:`Targeting` from a workspace, inside Ray Serve.
+
+A module of its own, because what ``python -m serving.app`` defines would belong to ``__main__``,
+which no other process can import.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ray import serve
+from ray.serve.config import BackpressureConfig
+
+from feature_repo.errors import NoLiveSnapshot, OpenFoundError, VectorsUnavailable
+from feature_repo.settings import Workspace, milvus_uri
+from serving.auth import ApiKeys, Scope
+
+# Imported where they are used: torch and Feast take ten seconds, which the process that only
+# deploys need not spend.
+if TYPE_CHECKING:
+    from feature_repo.vectors import Vectors
+    from serving.targeting import Targeting
+
+MAX_ONGOING: Final = 32
+"""Requests that one replica works on at a time."""
+MAX_QUEUED: Final = 256
+"""Requests that wait for a replica; further ones get 503 with ``Retry-After``."""
+RETRY_AFTER_SECONDS: Final = 1
+GRACE_SECONDS: Final = 5.0
+"""How long a replica that is told to end may finish its requests."""
+
+log = logging.getLogger(__name__)
+
+
+class Replica:
+    """What Ray Serve runs: an ASGI application, built where it runs.
+
+    Args:
+        workspace: its directory, which every node must see under this path.
+        digests: digest → scope of the keys, or None: anybody may do anything.
+        vectors_uri: a Milvus to use, or None: the environment's there, or the workspace's own.
+    """
+
+    def __init__(
+        self, workspace: str, digests: dict[str, Scope] | None, vectors_uri: str | None
+    ) -> None:
+        import torch
+
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        # Sentences are encoded in parallel, one thread each (16 ms). Two threads each, and other
+        # work on the machine, made them wait for one another: 900 ms.
+        torch.set_num_threads(1)
+        place = Workspace(Path(workspace))
+        _heal(place, vectors_uri)
+        self._targeting = build_targeting(place, vectors_uri)
+        self._keys = None if digests is None else ApiKeys(digests)
+        _warm_up(self._targeting)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        from serving.api import create_app
+
+        return create_app(self._targeting, self._keys)
+
+
+def build_targeting(workspace: Workspace, vectors_uri: str | None = None) -> Targeting:
+    """Targeting over everything that a workspace holds."""
+    from feature_repo import publishing
+    from feature_repo.snapshots import SnapshotStore
+    from feature_repo.vectors import Vectors
+    from serving.live import LiveSnapshot, Opener
+    from serving.nearest import Nearest
+    from serving.targeting import Targeting
+
+    def connect() -> Vectors:
+        uri = vectors_uri or _milvus(workspace)
+        if uri is None:
+            raise VectorsUnavailable(f"no Milvus runs for {workspace.root}")
+        return Vectors(uri)
+
+    def activate(snapshot_id: str) -> None:
+        publishing.activate(workspace, snapshot_id, vectors_uri or _milvus(workspace))
+
+    def rollback() -> None:
+        publishing.rollback(workspace, vectors_uri or _milvus(workspace))
+
+    live = LiveSnapshot(SnapshotStore(workspace), Opener(workspace))
+    return Targeting(live, Nearest(connect), activate=activate, rollback=rollback)
+
+
+def deployment(replicas: int) -> serve.Deployment:
+    """The declared size and limits of the service."""
+    return serve.deployment(
+        serve.ingress()(Replica),
+        name="targeting",
+        num_replicas=replicas,
+        # A fraction: the bookkeeping must not leave a small machine without CPUs for jobs.
+        ray_actor_options={"num_cpus": 0.1},
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_QUEUED,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_SECONDS),
+        graceful_shutdown_timeout_s=GRACE_SECONDS,
+        graceful_shutdown_wait_loop_s=0.2,
+        max_constructor_retry_count=2,
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+
+
+def _heal(workspace: Workspace, vectors_uri: str | None) -> None:
+    """Bring what derives from LIVE in line with it; a kill may have come between."""
+    from feature_repo import publishing
+
+    try:
+        publishing.derive(workspace, vectors_uri or _milvus(workspace))
+    except NoLiveSnapshot:
+        pass  # /healthz says what to run
+    except OpenFoundError as error:
+        log.warning("%s", error)
+
+
+def _warm_up(targeting: Targeting) -> None:
+    """The first question of each sort is slow: nobody should have to wait for it."""
+    from sdk.types import EmbeddingsRequest, TargetRequest
+
+    try:
+        targeting.target(TargetRequest(text="anybody", size=1))
+        targeting.embeddings(EmbeddingsRequest(user_ids=["anybody"]))
+    except OpenFoundError as error:
+        log.warning("not ready to answer: %s", error)
+    except Exception:
+        log.exception("the service starts, but could not answer its first question")
+
+
+def _milvus(workspace: Workspace) -> str | None:
+    """The environment's Milvus, or where the workspace's own was last seen.
+
+    Looked up at each connection: the workspace's own has another port after each start.
+    """
+    if given := milvus_uri():
+        return given
+    try:
+        return str(json.loads((workspace.milvus / "address").read_bytes())["uri"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,240 @@
+"""The product, composed: one sentence → the users it describes; user ids → their embeddings.
+
+No HTTP and no Ray here. The collaborators are passed in:
+
+    live = LiveSnapshot(SnapshotStore(workspace), Opener(workspace))
+    targeting = Targeting(live, Nearest(connect))
+    audience = targeting.target(TargetRequest(text="households that will buy diapers", size=500))
+
+Sizes up to Milvus' limit go to Milvus, in the collection that the manifest names; larger ones, and
+``exact`` ones, to the scan. When Milvus is away the scan answers, and a note says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.errors import (
+    InputError,
+    ManifestError,
+    OpenFoundError,
+    VectorsUnavailable,
+)
+from feature_repo.manifest import Manifest
+from feature_repo.vectors import MILVUS_LIMIT
+from sdk.types import (
+    Activation,
+    EmbeddingsMeta,
+    EmbeddingsRequest,
+    Health,
+    SnapshotInfo,
+    SnapshotsResponse,
+    TargetMeta,
+    TargetRequest,
+)
+from serving.live import TOWERS, LiveSnapshot, Opened
+from serving.nearest import Nearest
+
+WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search"})
+"""Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
+
+_Engine = Literal["milvus", "scan"]
+_Floats = npt.NDArray[np.float32]
+log = logging.getLogger(__name__)
+
+
+class NoSentences(InputError):
+    """A kind was asked with a sentence, but sentences are not aligned with it."""
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Users and their scores [n] float32: best first, ties by user_id."""
+
+    meta: TargetMeta
+    user_ids: list[str]
+    scores: _Floats
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The users that were found, in the order asked for, and their vectors [n, dim] float32."""
+
+    meta: EmbeddingsMeta
+    user_ids: list[str]
+    vectors: _Floats
+
+
+class Targeting:
+    """Answers from the live snapshot; safe to share between threads.
+
+    Args:
+        live: opens what LIVE names.
+        nearest: Milvus, or None: then the scan answers everything, without a note.
+        activate, rollback: change LIVE and what derives from it
+            (:func:`feature_repo.publishing.activate` with workspace and address filled in).
+    """
+
+    def __init__(
+        self,
+        live: LiveSnapshot,
+        nearest: Nearest | None,
+        *,
+        activate: Callable[[str], object] | None = None,
+        rollback: Callable[[], object] | None = None,
+    ) -> None:
+        self.live = live
+        self._nearest = nearest
+        self._activate = activate or live.store.activate
+        self._rollback = rollback or live.store.rollback
+        self._one_change = threading.Lock()
+
+    # --- asking
+
+    def target(self, request: TargetRequest) -> Audience:
+        """Pick the users whom a sentence describes best.
+
+        Raises:
+            NoLiveSnapshot, ManifestError, CannotOpen, SpaceMismatch: nothing can answer.
+            MissingKind: the snapshot holds no such kind.
+            NoSentences: it does, but sentences are not aligned with it.
+        """
+        opened = self.live.get()
+        manifest = opened.manifest
+        _check_aligned(manifest, request.kind)
+        query = opened.encoders[request.kind].encode([request.text])[0]
+        notes = _notes(manifest, request)
+        engine, ids, scores = self._ranked(opened, request, query, notes)
+        meta = TargetMeta(
+            snapshot=manifest.id,
+            space=manifest.space,
+            as_of=manifest.as_of,
+            horizon_days=manifest.horizon_days,
+            engine=engine,
+            population=manifest.entry(request.kind).count,
+            notes=notes,
+        )
+        return Audience(meta, ids, scores)
+
+    def embeddings(self, request: EmbeddingsRequest) -> Embeddings:
+        """Stored embeddings, from the feature store's online half; unknown users are missing."""
+        opened = self.live.get()
+        manifest = opened.manifest
+        entry = manifest.entry(request.kind)
+        found, vectors = opened.features.online_embeddings(manifest, request.kind, request.user_ids)
+        known = set(found)
+        meta = EmbeddingsMeta(
+            snapshot=manifest.id,
+            space=manifest.space,
+            as_of=manifest.as_of,
+            kind=request.kind,
+            dim=entry.dim,
+            missing=[user for user in request.user_ids if user not in known],
+        )
+        return Embeddings(meta, found, vectors)
+
+    def health(self) -> Health:
+        """Which snapshot answers; raises whatever keeps one from it."""
+        return Health(status="ok", snapshot=self.live.get().manifest.id)
+
+    # --- snapshots
+
+    def snapshots(self) -> SnapshotsResponse:
+        """All snapshots, newest first; what cannot be read is named under ``problems``."""
+        store = self.live.store
+        problems = [f"{name}: {problem}" for name, problem in store.damaged().items()]
+        answering, named = self._answering(), self._live_id()
+        if self.live.problem is not None:
+            instead = f"{answering} still answers" if answering else "nothing answers"
+            problems.append(f"LIVE: {self.live.problem} ({instead})")
+        infos = [_info(manifest) for manifest in store.list()]
+        return SnapshotsResponse(live=named, snapshots=infos, problems=problems)
+
+    def activate(self, snapshot_id: str) -> Activation:
+        """Make a snapshot live; one that cannot be opened is refused, and nothing changes."""
+        with self._one_change:
+            prepared = self.live.open(snapshot_id)
+            previous = self._live_id()
+            self._activate(snapshot_id)
+            self.live.refresh(prepared)
+            return Activation(live=snapshot_id, previous=previous)
+
+    def rollback(self) -> Activation:
+        """Make the snapshot live that was live before."""
+        with self._one_change:
+            previous = self._live_id()
+            self._rollback()
+            self.live.refresh()
+            return Activation(live=self.live.store.live().id, previous=previous)
+
+    # --- inside
+
+    def _ranked(
+        self, opened: Opened, request: TargetRequest, query: _Floats, notes: list[str]
+    ) -> tuple[_Engine, list[str], _Floats]:
+        kind, size = request.kind, request.size
+        if self._nearest is not None and not request.exact and size <= MILVUS_LIMIT:
+            collection = opened.manifest.entry(kind).collection
+            try:
+                found = self._nearest.best(
+                    collection, opened.matrices[kind], opened.rows[kind], query, size
+                )
+                return "milvus", *found
+            except VectorsUnavailable:
+                notes.append("Milvus is away: the exact scan answered instead, with equal results.")
+        return "scan", *opened.matrices[kind].scan(query, size)
+
+    def _answering(self) -> str | None:
+        try:
+            return self.live.get().manifest.id
+        except OpenFoundError:
+            return None
+
+    def _live_id(self) -> str | None:
+        try:
+            return self.live.store.live_id()
+        except ManifestError:  # a damaged LIVE, which an activation replaces
+            return None
+
+
+def _check_aligned(manifest: Manifest, kind: str) -> None:
+    if kind in TOWERS:
+        manifest.entry(kind)  # raises MissingKind
+        return
+    if kind not in WITHOUT_TOWER:
+        manifest.entry(kind)
+    aligned = ", ".join(kind for kind in TOWERS if kind in manifest.kinds) or "none"
+    raise NoSentences(
+        f"kind: expected one that sentences are aligned with ({aligned}), got {kind!r}; "
+        f"its embeddings can be fetched, not asked with a sentence"
+    )
+
+
+def _notes(manifest: Manifest, request: TargetRequest) -> list[str]:
+    notes = []
+    count = manifest.entry(request.kind).count
+    if request.size > count:
+        notes.append(f"There are only {count:,} users, so all of them are returned.")
+    if manifest.synthetic:
+        notes.append("This snapshot was built from synthetic data.")
+    return notes
+
+
+def _info(manifest: Manifest) -> SnapshotInfo:
+    return SnapshotInfo(
+        id=manifest.id,
+        space=manifest.space,
+        as_of=manifest.as_of,
+        trained_as_of=manifest.trained_as_of,
+        created_at=manifest.created_at,
+        kinds=sorted(manifest.kinds),
+        num_users=manifest.num_users,
+        report=manifest.reports[0] if manifest.reports else None,
+    )

@@ -1,0 +1,167 @@
+"""A tiny workspace: 40 users, random embeddings, and snapshots that can be asked with a sentence.
+
+``World.publish`` writes a whole snapshot. Its text tower is a fake that hashes the sentence, or,
+for the test of the real process, a real one (a small ``FoundModel`` over the real MiniLM).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from encoders.checkpoint import fingerprint
+from feature_repo import durable, schema
+from feature_repo.manifest import CheckpointEntry, KindEntry, Manifest, collection_name, view_name
+from feature_repo.matrix import Matrix
+from feature_repo.settings import Workspace
+from feature_repo.snapshots import SnapshotStore, part_name
+from serving.live import LiveSnapshot, Opener
+
+AS_OF = datetime(2017, 9, 11, tzinfo=UTC)
+NUM_USERS, DIM = 40, 16
+USERS = [f"u{n * 7 % NUM_USERS}" for n in range(NUM_USERS)]  # in no order
+KINDS = ("behaviour", "tabular", "fused")
+
+
+class HashEncoder:
+    """A text tower whose vectors come from the sentence's hash; it counts its calls."""
+
+    def __init__(self, directory: Path | None = None, dim: int = DIM) -> None:
+        self.dim, self.asked = dim, 0
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.asked += len(texts)
+        seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
+        rows = [np.random.default_rng(seed).standard_normal(self.dim) for seed in seeds]
+        return np.stack(rows).astype(np.float32)
+
+
+class MatrixFeatures:
+    """The online store's answers, read from the matrix."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    def online_embeddings(
+        self, manifest: Manifest, kind: str, user_ids: Sequence[str]
+    ) -> tuple[list[str], np.ndarray]:
+        matrix = Matrix.open(manifest, kind, self.workspace)
+        found = [user for user in user_ids if user in matrix.ids]
+        return found, matrix.vectors[[matrix.ids.index(user) for user in found]]
+
+
+class World:
+    """A workspace that snapshots can be published in."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root)
+        self.store = SnapshotStore(self.workspace)
+
+    def checkpoint(self, name: str = "one") -> Path:
+        """A directory with the files of a checkpoint, enough for the fake tower."""
+        directory = self.workspace.checkpoints / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(f'{{"name": "{name}"}}')
+        (directory / "model.safetensors").write_bytes(name.encode())
+        return directory
+
+    def publish(
+        self,
+        seed: int,
+        *,
+        kinds: tuple[str, ...] = KINDS,
+        checkpoint: Path | None = None,
+        space: str = "a1b2c3d4e5",
+        live: bool = False,
+        synthetic: bool = False,
+    ) -> Manifest:
+        """Commit a snapshot with random embeddings, and make it live if asked to."""
+        directory = checkpoint or self.checkpoint()
+        as_of = AS_OF + timedelta(weeks=seed)
+        snapshot_id = self.store.new_id(space, as_of)
+        staged = self.store.stage(snapshot_id)
+        pq.write_table(pa.table({"user_id": USERS}), staged / "users.parquet")
+        entries = {kind: self._kind(staged, snapshot_id, kind, seed, as_of) for kind in kinds}
+        relative = str(directory.relative_to(self.workspace.root))
+        manifest = Manifest(
+            id=snapshot_id,
+            space=space,
+            as_of=as_of,
+            trained_as_of=AS_OF,
+            horizon_days=28,
+            created_at=AS_OF + timedelta(hours=seed),
+            feature_hash="0" * 64,
+            checkpoints={
+                "alignment": CheckpointEntry(path=relative, sha256=fingerprint(directory))
+            },
+            kinds=entries,
+            num_users=NUM_USERS,
+            users=f"snapshots/{snapshot_id}/users.parquet",
+            reports=[],
+            built_by="test",
+            version="0",
+            source="test",
+            synthetic=synthetic,
+        )
+        self.store.commit(manifest)
+        if live:
+            self.store.activate(snapshot_id)
+        return manifest
+
+    def live(self, opener: Opener | None = None) -> LiveSnapshot:
+        """The live snapshot, opened with fakes."""
+        return LiveSnapshot(
+            self.store, opener or Opener(self.workspace, HashEncoder, MatrixFeatures)
+        )
+
+    @staticmethod
+    def _kind(staged: Path, snapshot_id: str, kind: str, seed: int, as_of: datetime) -> KindEntry:
+        rng = np.random.default_rng([seed, len(kind)])
+        vectors = rng.standard_normal((NUM_USERS, DIM)).astype(np.float32)
+        vectors[::5] = vectors[0]  # ties
+        Matrix.write(staged / f"matrix/{kind}.npy", vectors)
+        part = staged / f"embeddings/{kind}" / part_name(as_of)
+        part.parent.mkdir(parents=True)
+        times = pa.array([as_of] * NUM_USERS, schema.TIMESTAMP)
+        rows = {
+            "user_id": USERS,
+            "event_timestamp": times,
+            "created": times,
+            "embedding": pa.array(list(vectors), pa.list_(pa.float32())),
+            "space": ["a1b2c3d4e5"] * NUM_USERS,
+            "snapshot": [snapshot_id] * NUM_USERS,
+            "trained_as_of": times,
+        }
+        pq.write_table(pa.table(rows, schema=schema.EMBEDDING), part, coerce_timestamps="us")
+        return KindEntry(
+            kind=kind,
+            dim=DIM,
+            count=NUM_USERS,
+            parts=[f"snapshots/{snapshot_id}/embeddings/{kind}/{part.name}"],
+            view=view_name(kind, snapshot_id),
+            collection=collection_name(kind, snapshot_id),
+            matrix=f"snapshots/{snapshot_id}/matrix/{kind}.npy",
+            matrix_sha256=durable.sha256(staged / f"matrix/{kind}.npy"),
+        )
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests see nothing of the developer's own services, stores and clusters."""
+    for name in ("URL", "API_KEY", "API_KEYS", "WORKSPACE", "MILVUS_URI", "REDIS_URL"):
+        monkeypatch.delenv(f"OPENFOUND_{name}", raising=False)
+    for name in ("ADDRESS", "AUTH_MODE", "AUTH_TOKEN", "AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(f"RAY_{name}", raising=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """An empty workspace."""
+    return World(tmp_path / "workspace")
