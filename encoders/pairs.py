@@ -14,12 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from encoders import distributed, templates
 from encoders.batch import Collate, UserBatch
+from feature_repo.schema import FACT_KINDS as KINDS
 from feature_repo.schema import TIMESTAMP
+
+_NOTHING_BOUGHT = ("purchase", templates.NOTHING)
 
 
 @dataclass(frozen=True)
@@ -45,27 +49,33 @@ class FactTable:
     """
 
     def __init__(self, facts: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
-        sample = {key: i for i, key in enumerate(zip(user_ids, cutoffs_us.tolist(), strict=True))}
-        times = facts["cutoff"].cast(TIMESTAMP).cast(pa.int64()).to_pylist()
-        users = facts["user_id"].to_pylist()
-        row = np.array(
-            [sample.get(key, -1) for key in zip(users, times, strict=True)], np.int64
-        )  # fmt: skip
-        kinds, subjects = facts["kind"].to_pylist(), facts["subject"].to_pylist()
+        cutoffs = facts["cutoff"].cast(TIMESTAMP).cast(pa.int64())
+        row = _position(
+            [facts["user_id"], cutoffs], [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]
+        )
         bought = np.zeros(len(user_ids), bool)
-        bought[row[(np.array(kinds, object) == "purchase") & (row >= 0)]] = True
+        purchase = pc.equal(facts["kind"], "purchase").to_numpy()
+        bought[row[purchase & (row >= 0)]] = True
         nothing = np.flatnonzero(~bought)
 
-        names = sorted(set(zip(kinds, subjects, strict=True)) | {("purchase", templates.NOTHING)})
-        index = {name: key for key, name in enumerate(names)}
-        self.names = names
-        key = np.array([index[name] for name in zip(kinds, subjects, strict=True)], np.int64)
-        counted = np.array([templates.is_counted(kind) for kind in kinds], bool)
-        amount = facts["amount"].to_numpy().astype(np.float64)
-        size = np.nan_to_num(np.where(counted, facts["count"].to_numpy(), amount))
+        distinct = facts.select(["kind", "subject"]).group_by(["kind", "subject"]).aggregate([])
+        self.names = sorted(
+            {(each["kind"], each["subject"]) for each in distinct.to_pylist()} | {_NOTHING_BOUGHT}
+        )
+        kinds, subjects = (pa.array(column) for column in zip(*self.names, strict=True))
+        key = _position([facts["kind"], facts["subject"]], [kinds, subjects])
+        counted = pa.array([kind for kind in KINDS if templates.is_counted(kind)])
+        size = pc.if_else(
+            pc.is_in(facts["kind"], value_set=counted),
+            facts["count"].cast(pa.float64()),
+            facts["amount"],
+        )
+        size = pc.fill_null(size, 0.0).to_numpy()
         keep = row >= 0
         row = np.concatenate([row[keep], nothing])
-        key = np.concatenate([key[keep], np.full(len(nothing), index["purchase", ""])])
+        key = np.concatenate(
+            [key[keep], np.full(len(nothing), self.names.index(_NOTHING_BOUGHT), np.int64)]
+        )
         size = np.concatenate([size[keep], np.ones(len(nothing))])
         order = np.lexsort((key, row))
         self.keys, self.sizes = key[order], size[order]
@@ -152,6 +162,16 @@ class PairSampler:
             if len(sizes) and names[i][1]:
                 least[i] = templates.round_down(float(rng.choice(sizes)))
         return wording, least
+
+
+def _position(columns: list[pa.ChunkedArray], among: list[pa.Array]) -> np.ndarray:
+    """Where each row of ``columns`` stands in ``among``, int64; -1 if nowhere."""
+    rows, values = (
+        pc.binary_join_element_wise(*(pc.cast(c, pa.string()) for c in each), "\x1f")
+        for each in (columns, among)
+    )
+    index = pc.index_in(rows, value_set=values)
+    return pc.fill_null(index, -1).to_numpy().astype(np.int64)
 
 
 def _labels(

@@ -5,7 +5,7 @@ String columns are categories, double columns are continuous. Two families:
 - *descriptive*: main store, department, payment channel, part of day, price and brand tier, and
   the columns that the source brings itself (age, plan, ...);
 - *aggregates*: recency, frequency and spend over 4, 12 and 26 weeks, and their bins. They are made
-  by hand, so :data:`AGGREGATE_PREFIX` marks them and a training stage can leave them out.
+  by hand, so ``schema.AGGREGATE_PREFIX`` marks them and a training stage can leave them out.
 
 Bins are fixed (powers of two, thresholds), never fitted, so that no later row can move them.
 """
@@ -20,7 +20,6 @@ import pyarrow as pa
 from feature_repo.schema import TIMESTAMP
 from feature_repo.transforms import WEEK_US, as_timestamp, dense_windows, micros, window_end
 
-AGGREGATE_PREFIX = "agg_"
 PROFILE_PREFIX = "profile_"
 
 _MAIN_WEEKS = 12

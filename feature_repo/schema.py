@@ -177,6 +177,8 @@ FACTS: Final = pa.schema(
 )
 FACT_KINDS: Final = ("purchase", "browsing", "search", "click", "channel")
 
+AGGREGATE_PREFIX: Final = "agg_"  # profile columns made by hand from counts and sums
+
 WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly")
 
 EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused")

@@ -47,7 +47,7 @@ from feature_repo.snapshots import (
 )
 from feature_repo.store import FeatureStore
 from feature_repo.transforms import micros, open_tables, users_before
-from ray_jobs import frames
+from ray_jobs import frames, retrieval
 from ray_jobs.build_features import Dataset, build, read_dataset
 from ray_jobs.command import Date, Job, console, main, parse_date
 from ray_jobs.objectives import collate_for
@@ -129,8 +129,8 @@ def embed_at(
     con = open_tables(workspace.root / dataset.tables)
     users = users_before(con, date)
     con.close()
-    ends = frames.window_grid(date, space.model.config.behaviour.windows)
-    tables = frames.weekly_rows(workspace, users, ends)
+    ends = retrieval.window_grid(date, space.model.config.behaviour.windows)
+    tables = retrieval.weekly_rows(workspace, users, ends)
     history = frames.history(tables, LineEncoder(workspace.cache))
     rows = history.rows(users, [micros(date)] * len(users))
     if (missing := int((rows < 0).sum())) > 0:

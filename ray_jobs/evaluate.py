@@ -21,7 +21,7 @@ from rich.progress import track
 from encoders.query import QueryEncoder
 from feature_repo import durable
 from feature_repo.errors import InputError
-from feature_repo.manifest import Manifest
+from feature_repo.manifest import Manifest, check_space_dates
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.transforms import open_tables
@@ -54,6 +54,7 @@ def run(settings: Evaluate) -> dict[str, Any]:
     workspace, out = settings.place, Path(settings.out).resolve()
     snapshots = SnapshotStore(workspace)
     manifest = snapshots.load(settings.snapshot) if settings.snapshot else snapshots.live()
+    check_space_dates(manifest.trained_as_of, [manifest.as_of])
     dataset = read_dataset(workspace)
     if dataset.source != "complete-journey":
         raise InputError(f"suite: found is defined on complete-journey, this is {dataset.source}")

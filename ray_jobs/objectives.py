@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from encoders import checkpoint, templates
-from encoders.alignment import AlignmentConfig, FoundModel
+from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourEncoder
 from encoders.pairs import FactTable, PairSampler
@@ -25,10 +25,11 @@ from encoders.search import SearchEncoder
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import LineEncoder, load_language_model
-from feature_repo.profiles import AGGREGATE_PREFIX
-from feature_repo.schema import TIMESTAMP
+from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
 from ray_jobs import frames
 from ray_jobs.presets import Preset
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,19 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
 def _behaviour(spec: StageSpec, history: History) -> Objective:
     model = BehaviourEncoder(spec.preset.behaviour)
     model.whiten.fit(torch.from_numpy(history.lines_VE))
-    _warm_start(model, spec)
+    model = _warm(model, spec)
     collate = Collate(history, windows=spec.preset.behaviour.pretrain_windows)
     return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
 
 
 def _tabular(spec: StageSpec, history: History) -> Objective:
-    config = fitted_columns(spec, history)
-    model = TabularEncoder(config)
-    _warm_start(model, spec)
-    collate = Collate(history, windows=1, table=config.columns)
+    model = _warm(TabularEncoder(fitted_columns(spec, history)), spec)
+    collate = Collate(history, windows=1, table=model.config.columns)
     return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
 
 
 def _search(spec: StageSpec, history: History) -> Objective:
-    model = SearchEncoder(spec.preset.search)
-    _warm_start(model, spec)
+    model = _warm(SearchEncoder(spec.preset.search), spec)
     collate = Collate(
         history, windows=spec.preset.behaviour.windows, search_tokens=search_tokenizer(),
         max_tokens=spec.preset.search.max_tokens,
@@ -99,43 +97,17 @@ def _alignment(
     world_size: int,
 ) -> Objective:
     preset = spec.preset
-    pretrained = {
-        stage: checkpoint.load(Path(path), expect=stage)[0]
-        for stage, path in spec.start.items()
-        if stage != "alignment"
-    }
-    tabular = getattr(pretrained.get("tabular"), "config", None) or fitted_columns(spec, history)
-    config = AlignmentConfig(
-        behaviour=getattr(pretrained.get("behaviour"), "config", preset.behaviour),
-        tabular=tabular,
-        search=preset.search if history.searches is not None else None,
-        text=preset.text,
-        fusion_dim=preset.fusion_dim,
-        fusion_layers=preset.fusion_layers,
-        similarity=preset.similarity,
-        dropout=preset.behaviour.dropout,
-        temperature=0.07 if preset.similarity == "cosine" else 1.0,
-    )
-    model = FoundModel(config)
-    for stage, encoder in pretrained.items():
-        getattr(model, stage).load_state_dict(encoder.state_dict())
-    model.start_aligned()
-    if "behaviour" not in pretrained:
-        model.behaviour.whiten.fit(torch.from_numpy(history.lines_VE))
-    collate = collate_for(model, history)
     users, cutoffs = tables["samples"]["user_id"].to_pylist(), tables["samples"]["cutoff"]
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
     facts = FactTable(most_frequent(tables["facts"], preset.max_facts), users, cutoffs_us)
-    # The language model's own vectors of every fact, said plainly: what whitening is fitted on.
-    plain = [
-        templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
-        for kind, subject in facts.names
-    ]
-    model.text.whiten.fit(torch.from_numpy(lines(plain)))
-    _warm_start(model, spec)
+    if spec.stage in spec.start:
+        model = cast(FoundModel, checkpoint.load(Path(spec.start[spec.stage]))[0])
+    else:
+        model = _fresh_model(spec, history, facts, lines)
     sampler = PairSampler(
-        collate, facts, rows, lambda texts: {"pooled": torch.from_numpy(lines(texts))},
+        collate_for(model, history), facts, rows,
+        lambda texts: {"pooled": torch.from_numpy(lines(texts))},
         num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
     )  # fmt: skip
     first_tuned = preset.stages["alignment"].steps - preset.tuned_steps
@@ -151,6 +123,42 @@ def _alignment(
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
     return Objective(model, batch, before_step, lines.save)
+
+
+def _fresh_model(
+    spec: StageSpec, history: History, facts: FactTable, lines: LineEncoder
+) -> FoundModel:
+    """Fusion and text tower around the pre-trained modality encoders, or around new ones."""
+    preset = spec.preset
+    pretrained = {
+        stage: checkpoint.load(Path(path), expect=stage)[0] for stage, path in spec.start.items()
+    }
+    behaviour, tabular, search = (pretrained.get(name) for name in MODALITIES)
+    model = FoundModel(
+        AlignmentConfig(
+            behaviour=behaviour.config if behaviour else preset.behaviour,
+            tabular=tabular.config if tabular else fitted_columns(spec, history),
+            search=(search.config if search else preset.search) if history.searches else None,
+            text=preset.text,
+            fusion_dim=preset.fusion_dim,
+            fusion_layers=preset.fusion_layers,
+            dropout=preset.behaviour.dropout,
+            similarity=preset.similarity,
+            temperature=0.07 if preset.similarity == "cosine" else 1.0,
+        )
+    )
+    if behaviour is None:
+        model.behaviour.whiten.fit(torch.from_numpy(history.lines_VE))
+    for stage, encoder in pretrained.items():
+        getattr(model, stage).load_state_dict(encoder.state_dict())
+    model.start_aligned()
+    # The language model's own vectors of every fact, said plainly: what whitening is fitted on.
+    plain = [
+        templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
+        for kind, subject in facts.names
+    ]
+    model.text.whiten.fit(torch.from_numpy(lines(plain)))
+    return model
 
 
 def most_frequent(facts: pa.Table, num: int) -> pa.Table:
@@ -172,9 +180,12 @@ def _rows(spec: StageSpec, collate: Collate, rows: np.ndarray) -> Callable[[int,
     return batch
 
 
-def _warm_start(model: nn.Module, spec: StageSpec) -> None:
+def _warm(model: Model, spec: StageSpec) -> Model:
+    """The model of the stage's own start checkpoint, if there is one, with its configuration."""
     if path := spec.start.get(spec.stage):
-        checkpoint.load_state(model, Path(path))
+        warm, _ = checkpoint.load(Path(path), expect=spec.stage)
+        return cast(Model, warm)
+    return model
 
 
 def fitted_columns(spec: StageSpec, history: History) -> TabularConfig:

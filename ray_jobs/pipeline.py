@@ -19,7 +19,7 @@ from ray_jobs.build_features import build, ingest
 from ray_jobs.command import Date, Job, console, main
 from ray_jobs.embed import embed
 from ray_jobs.publish import publish
-from ray_jobs.train import train_stage
+from ray_jobs.train import train_stages
 from ray_jobs.training_frames import Run, training_frames
 from ray_jobs.workers import Workers, cluster
 
@@ -57,14 +57,11 @@ def run(settings: Pipeline) -> dict[str, Any]:
         Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
     modalities = training_frames(shared)["views"]
-    trained: dict[str, str] = {}
+    first = ["behaviour", "tabular", *(["search"] if "search" in modalities else [])]
     with cluster(shared.workers):
-        for stage in ("behaviour", "profile", "search"):
-            if stage in modalities:
-                name = "tabular" if stage == "profile" else stage
-                record = train_stage(shared, name, {})
-                trained[name] = str(workspace.root / record["checkpoint"])
-        aligned = train_stage(shared, "alignment", trained)
+        records = train_stages(shared, {stage: {} for stage in first})
+        start = {stage: str(workspace.root / records[stage]["checkpoint"]) for stage in first}
+        aligned = train_stages(shared, {"alignment": start})["alignment"]
 
     embedded = embed(workspace, dataset, workspace.root / aligned["checkpoint"], [settings.as_of])
     publish(workspace, embedded["snapshot"], keep=settings.keep)

@@ -9,11 +9,12 @@ import json
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import transformers.utils.logging as transformers_logging
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ray_jobs.command import console
 
@@ -28,10 +29,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
 
-def report(path: Path, step: int, metrics: dict[str, float]) -> None:
+def report(path: Path, stage: str, step: int, steps: int, losses: dict[str, float]) -> None:
     """Append one line; called by worker 0."""
+    line = {"stage": stage, "step": step, "steps": steps, "losses": losses}
     with path.open("a") as file:
-        file.write(json.dumps({"step": step, **metrics}) + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -42,30 +44,37 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def follow(path: Path, name: str, steps: int, ended: threading.Event) -> None:
-    """Show the run until ``ended``: a bar on a terminal, a line per report in a log."""
-    seen = len(read(path))
+def follow(path: Path, ended: threading.Event) -> None:
+    """Show the run until ``ended``: a bar per stage on a terminal, a line per report in a log."""
     if not console.is_terminal:
-        while True:
-            last = ended.wait(_POLL_SECONDS)
-            lines = read(path)
-            for line in lines[seen:]:
-                console.print(f"  {name} {line['step']}/{steps}  {_losses(line)}")
-            seen = len(lines)
-            if last:
-                return
+        for line in _lines(path, ended):
+            text = f"  {line['stage']} {line['step']}/{line['steps']}  {_text(line['losses'])}"
+            console.print(text)
+        return
     columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/"
                "{task.total:.0f}  {task.fields[losses]}"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=steps, losses="starting")
-        while True:
-            last = ended.wait(_POLL_SECONDS)
-            lines = read(path)
-            if len(lines) > seen:
-                bar.update(task, completed=lines[-1]["step"], losses=_losses(lines[-1]))
-            if last:
-                return
+    with Progress(*columns, console=console) as bars:
+        waiting = bars.add_task("starting workers", total=None, losses="")
+        tasks: dict[str, TaskID] = {}
+        for line in _lines(path, ended):
+            bars.update(waiting, visible=False)
+            stage = line["stage"]
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=line["steps"], losses="")
+            bars.update(tasks[stage], completed=line["step"], losses=_text(line["losses"]))
 
 
-def _losses(line: dict[str, Any]) -> str:
-    return "  ".join(f"{k} {v:.3f}" for k, v in line.items() if k != "step")
+def _lines(path: Path, ended: threading.Event) -> Iterator[dict[str, Any]]:
+    """The lines of the file as they appear, until ``ended``."""
+    seen = 0
+    while True:
+        last = ended.wait(_POLL_SECONDS)
+        lines = read(path)
+        yield from lines[seen:]
+        seen = len(lines)
+        if last:
+            return
+
+
+def _text(losses: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in losses.items())

@@ -49,19 +49,36 @@ def run_stage(
         work: gets the stage's key, returns its record. Names under ``"outputs"`` are paths
             relative to the workspace that must still exist for the record to count.
     """
-    key = key_of(name, inputs, code_version())
-    path = workspace.root / "stages" / f"{name}-{key}.json"
-    record = finished(workspace, path)
-    if record is not None:
-        console.print(f"[dim]{name}: reused ({key})[/]")
-        return record
+    key, done = lookup(workspace, name, inputs)
+    if done is not None:
+        return done
     started = perf_counter()
     console.print(f"[bold]{name}[/] …")
-    record = work(key)
-    record = {**record, "key": key, "seconds": round(perf_counter() - started, 1)}
-    durable.write(path, json.dumps(record, indent=2, default=str).encode())
-    console.print(f"[bold]{name}[/] done in {record['seconds']:.1f} s")
-    return record
+    return record(workspace, name, key, work(key), perf_counter() - started)
+
+
+def lookup(workspace: Workspace, name: str, inputs: Any) -> tuple[str, dict[str, Any] | None]:
+    """The stage's key, and its record if a finished one with the same inputs is there."""
+    key = key_of(name, inputs, code_version())
+    done = finished(workspace, _path(workspace, name, key))
+    if done is not None:
+        console.print(f"[dim]{name}: reused ({key})[/]")
+    return key, done
+
+
+def record(
+    workspace: Workspace, name: str, key: str, result: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Write the record of a stage that just finished."""
+    full = {**result, "key": key, "seconds": round(seconds, 1)}
+    text = json.dumps(full, indent=2, default=str)
+    durable.write(_path(workspace, name, key), text.encode())
+    console.print(f"[bold]{name}[/] done in {seconds:.1f} s")
+    return full
+
+
+def _path(workspace: Workspace, name: str, key: str) -> Path:
+    return workspace.root / "stages" / f"{name}-{key}.json"
 
 
 def finished(workspace: Workspace, path: Path) -> dict[str, Any] | None:

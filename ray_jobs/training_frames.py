@@ -17,7 +17,7 @@ from feature_repo.errors import TimeError
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.transforms import data_span, facts, micros, open_tables, users_before, window_ends
-from ray_jobs import frames
+from ray_jobs import frames, retrieval
 from ray_jobs.build_features import Dataset
 from ray_jobs.command import console
 from ray_jobs.presets import Preset
@@ -47,7 +47,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         cutoffs = training_cutoffs(con, as_of, preset)
         ends = window_ends(con, as_of)
         users = users_before(con, as_of)
-        tables = frames.weekly_rows(workspace, users, [_utc(end) for end in ends])
+        tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends])
         tables["facts"] = facts(
             con, cutoffs, horizon_days=preset.horizon_days, known_before=as_of
         )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_worker_niceness": "0",  # training is what the machine is asked for
 }
 _OBJECT_STORE_BYTES = 128 * 2**20
 
@@ -74,47 +75,61 @@ def cluster(workers: Workers) -> Iterator[None]:
 
 
 def fit(
-    loop: Callable[[dict[str, Any]], None],
-    config: dict[str, Any],
+    loop: Callable[[Sequence[dict[str, Any]]], None],
+    configs: Sequence[dict[str, Any]],
     workers: Workers,
     *,
     name: str,
     directory: Path,
-    steps: int,
 ) -> None:
-    """Run ``loop(config)`` on every worker and show its progress until it ends.
+    """Run ``loop(configs)`` on every worker and show its progress until it ends.
 
     Args:
-        name: shown with the progress.
-        directory: absolute; Ray's own run files go below it, ``progress.jsonl`` is followed.
+        configs: each gets the ``progress`` file to append to.
+        directory: absolute; Ray's own run files and the progress go below it.
     """
+    # A fresh name: under an old one Ray would resume by its own rules; we resume by ours.
+    unique = f"{name}-{uuid.uuid4().hex[:8]}"
     directory.mkdir(parents=True, exist_ok=True)
+    lines = directory / f"{unique}.jsonl"
     quiet()
     trainer = TorchTrainer(
-        loop,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(
-            num_workers=workers.num,
-            use_gpu=workers.use_gpu,
-            resources_per_worker={"CPU": workers.cpus_per_worker},
-        ),
+        _Loop(loop),
+        train_loop_config={"configs": [{**each, "progress": str(lines)} for each in configs]},
+        scaling_config=scaling(workers),
         run_config=RunConfig(
-            # A fresh name: under an old one Ray would resume by its own rules; we resume by ours.
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            name=unique,
             storage_path=str(directory / "ray"),
             failure_config=FailureConfig(max_failures=1, controller_failure_limit=0),
         ),
     )
     ended = threading.Event()
-    follower = threading.Thread(
-        target=follow, args=(directory / "progress.jsonl", name, steps, ended), daemon=True
-    )
+    follower = threading.Thread(target=follow, args=(lines, ended), daemon=True)
     follower.start()
     try:
         trainer.fit()
     finally:
         ended.set()
         follower.join()
+
+
+def scaling(workers: Workers) -> ScalingConfig:
+    """What Ray Train is asked for."""
+    return ScalingConfig(
+        num_workers=workers.num,
+        use_gpu=workers.use_gpu,
+        resources_per_worker={"CPU": workers.cpus_per_worker},
+    )
+
+
+class _Loop:
+    """A training loop as Ray Train wants it: called with one dictionary."""
+
+    def __init__(self, loop: Callable[[Sequence[dict[str, Any]]], None]):
+        self.loop = loop
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        self.loop(config["configs"])
 
 
 def _check_resources(workers: Workers) -> None:

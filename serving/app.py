@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.errors import InputError, OpenFoundError, VectorsUnavailable
@@ -136,8 +137,6 @@ def _stopped_by_signals() -> Iterator[Callable[[], None]]:
 
 def _kill_all() -> None:
     """What has not ended in time is killed: the promise of 20 seconds is kept."""
-    import psutil  # type: ignore[import-untyped]
-
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(1)

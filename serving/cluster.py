@@ -18,7 +18,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import psutil  # type: ignore[import-untyped]
 
 from feature_repo.errors import OpenFoundError
 
@@ -30,6 +33,7 @@ REQUEST_SECONDS: Final = 120.0
 READY_SECONDS: Final = 60.0
 _OBJECT_STORE_BYTES: Final = 80 * 2**20  # Ray's minimum is 75 MiB; nothing large goes through it
 _LOGICAL_CPUS: Final = 4  # bookkeeping only: Serve's own actors find a place on any machine
+_TEMPORARY: Final = Path("/tmp")
 _POLL_SECONDS: Final = 0.1
 _TIMEOUT: Final = 10.0
 
@@ -41,6 +45,9 @@ _ENVIRONMENT: Final = {
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",  # the weights' progress bar, in the middle of our log
     "TRANSFORMERS_VERBOSITY": "error",
+    # Serve's proxy asks a replica how long its queue is, and backs off if the answer takes longer:
+    # with the default of 0.1 s a busy replica gets a quarter of the requests that it could do.
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
     "GRPC_VERBOSITY": "NONE",  # a lost Milvus is reported by us, once
 }
 _LOCAL_ENVIRONMENT: Final = {
@@ -147,8 +154,9 @@ def set_environment() -> None:
 def _local_ray(replicas: int) -> Iterator[None]:
     import ray
 
+    _sweep()
     # Short, because Ray puts sockets in it, whose paths may have 107 characters.
-    directory = tempfile.mkdtemp(prefix=f"openfound-{os.getpid()}-", dir="/tmp")
+    directory = tempfile.mkdtemp(prefix=f"{APP}-{os.getpid()}-", dir=_TEMPORARY)
     try:
         ray.init(
             address="local",
@@ -163,6 +171,15 @@ def _local_ray(replicas: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the directories of services that were killed before they could do it."""
+    for directory in _TEMPORARY.glob(f"{APP}-*-*"):
+        pid = directory.name.split("-")[1]
+        ours = directory.stat().st_uid == os.getuid()
+        if ours and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from feature_repo.vectors import Vectors
     from serving.targeting import Targeting
 
-MAX_ONGOING: Final = 32
+MAX_ONGOING: Final = 100
 """Requests that one replica works on at a time."""
 MAX_QUEUED: Final = 256
 """Requests that wait for a replica; further ones get 503 with ``Retry-After``."""

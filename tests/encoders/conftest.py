@@ -9,9 +9,8 @@ import copy
 import re
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from encoders import templates, text
 from encoders.alignment import AlignmentConfig
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourConfig
+from encoders.checkpoint import CheckpointInfo
 from encoders.search import SearchConfig
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig
@@ -214,7 +214,9 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     tokenizer.save_pretrained(directory)
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=len(pieces), intermediate_size=16, **sizes)
+    sizes |= {"vocab_size": len(pieces), "intermediate_size": 16}
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(initializer_range=0.5, **sizes, **still)
     BertModel(config).save_pretrained(directory)
     return str(directory)
 
@@ -256,18 +258,35 @@ def minilm() -> tuple[Any, Any]:
 def shared_minilm(minilm: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the code under test load MiniLM from memory, each time a fresh copy."""
     tokenizer, model = minilm
+    load = text.load_language_model
     monkeypatch.setattr(
-        text, "load_language_model", lambda name: (tokenizer, copy.deepcopy(model))
+        text,
+        "load_language_model",
+        lambda name: (tokenizer, copy.deepcopy(model)) if name == text.MINILM else load(name),
     )
 
 
-@pytest.fixture
-def checkpoint_info() -> Callable[..., dict[str, Any]]:
-    """Keyword arguments of CheckpointInfo, all but ``model`` and ``config``."""
-    return lambda: {
-        "trained_as_of": "2017-06-05", "horizon_days": 28, "feature_hash": "abc", "seed": 3,
-        "version": "0.1.0", "metrics": {"loss": 0.123456789012345},
-    }  # fmt: skip
+@pytest.fixture(scope="session")
+def info_of() -> Callable[[str, Any], CheckpointInfo]:
+    """The description that a model of this name and config would be saved with."""
+    return lambda name, config: CheckpointInfo(
+        name, asdict(config), trained_as_of="2017-06-05", horizon_days=28, feature_hash="abc",
+        seed=3, version="0.1.0", metrics={"loss": 0.123456789012345},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def jolt() -> Callable[[torch.nn.Module], None]:
+    """As if a model had been trained: every trainable weight moves, LoRA's zeros too."""
+
+    def move(model: torch.nn.Module) -> None:
+        generator = torch.Generator().manual_seed(11)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+
+    return move
 
 
 @pytest.fixture(scope="session")
@@ -283,8 +302,3 @@ def vector_of() -> Callable[[Sequence[str]], np.ndarray]:
 @pytest.fixture(scope="session")
 def tokens_of() -> Callable[[str], list[int]]:
     return search_tokens
-
-
-@pytest.fixture
-def cache_with(tmp_path: Path) -> Path:
-    return tmp_path / "cache"

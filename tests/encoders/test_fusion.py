@@ -77,7 +77,9 @@ def test_without_layers_it_is_the_mean_over_present_tokens() -> None:
     fused = model(vectors, present)
     for b in range(1, 8):
         tokens = [
-            model.project[m](vectors[m][b]) + model.modality_MD[m] for m in range(3) if present[b, m]
+            model.project[m](vectors[m][b]) + model.modality_MD[m]
+            for m in range(3)
+            if present[b, m]
         ]
         torch.testing.assert_close(fused[b], model.out(torch.stack(tokens).mean(0)))
 

@@ -1,0 +1,106 @@
+"""The one training loop: everything that has ``loss`` runs through it, in process or on Ray Train.
+
+A worker imports this module and little else: no feature store, no DuckDB. Each step depends on
+(seed, step, rank) only, so a run that was killed goes on from its last saved state to the same
+weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.torch import get_device, prepare_model
+from torch import Tensor, nn
+
+from encoders import checkpoint
+from ray_jobs import objectives, progress, training_state
+from ray_jobs.presets import Training
+
+_MAX_GRADIENT = 1.0
+
+
+def run_all(configs: Sequence[dict[str, Any]]) -> None:
+    """Train several stages one after another on the same workers: starting workers is not free."""
+    for config in configs:
+        run_one(config)
+
+
+def run_one(config: dict[str, Any]) -> None:
+    """Train one stage on this worker, from its last saved state if there is one."""
+    spec, directory = config["spec"], Path(config["directory"])
+    settings = spec.preset.stages[spec.stage]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    objective = objectives.build(spec, world)
+    device = get_device()
+    objective.model.to(device)
+    optimizer = torch.optim.AdamW(
+        [p for p in objective.model.parameters() if p.requires_grad],
+        lr=settings.learning_rate, weight_decay=settings.weight_decay,
+    )  # fmt: skip
+    done = training_state.load(directory / "state", objective.model, optimizer)
+    model = prepare_model(
+        _Loss(objective.model), parallel_strategy_kwargs={"find_unused_parameters": True}
+    )  # fmt: skip
+    model.train()
+    parts: dict[str, float] = {}
+    for step in range(done, settings.steps):
+        objective.before_step(step)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(step, settings)
+        torch.manual_seed(np.random.SeedSequence([spec.seed, step, rank]).generate_state(1)[0])
+        batch = objective.batch(step, rank, settings.batch_size // world)
+        with _autocast(config["precision"], device):
+            total, named = model(_on(batch, device))
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(objective.model.parameters(), _MAX_GRADIENT)
+        optimizer.step()
+        if (step + 1) % settings.report_every == 0 or step + 1 == settings.steps:
+            parts = {name: value.item() for name, value in named.items()}
+            if rank == 0:
+                training_state.save(directory / "state", objective.model, optimizer, step + 1)
+                progress.report(
+                    Path(config["progress"]), spec.stage, step + 1, settings.steps, parts
+                )
+            ray.train.report({"step": step + 1, **parts})
+    if rank == 0:
+        objective.finish()
+        info = replace(config["info"], config=asdict(objective.model.config), metrics=parts)
+        checkpoint.save(Path(config["target"]), objective.model, info)
+
+
+class _Loss(nn.Module):
+    """A model whose forward is its loss: what data parallelism wraps."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.model.loss(batch)
+
+
+def _schedule(step: int, settings: Training) -> float:
+    """Linear warm-up, then cosine decay to zero (A.1)."""
+    warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / max(settings.steps, 1)))
+
+
+def _autocast(precision: str, device: torch.device) -> Any:
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+def _on(batch: Any, device: torch.device) -> Any:
+    return batch if device.type == "cpu" else batch.to(device)

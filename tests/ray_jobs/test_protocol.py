@@ -1,0 +1,246 @@
+"""The measuring protocol on tables small enough to label by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feature_repo import schema, transforms
+from feature_repo.errors import TimeError
+from ray_jobs import metrics
+from ray_jobs.evaluate import count_scorer
+from ray_jobs.protocol import CATEGORIES, Protocol, Task
+
+Row = dict[str, Any]
+
+T = datetime(2017, 9, 11, tzinfo=UTC)
+DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
+ITEMS = [
+    {"item_id": category, "text": "x", "categories": ["FOOD", category, f"{category} KIND"],
+     "brand": None}
+    for category in (*CATEGORIES, "OTHER")
+]  # fmt: skip
+
+
+def buys(user: str, at: datetime, what: str = "OTHER", **more: Any) -> Row:
+    row = {"known_at": at, "source": "bill", "amount": 1.0, "basket_id": f"{user}{at}", **more}
+    return {"event_id": "e", "user_id": user, "timestamp": at, "item_id": what, **row}
+
+
+def exposed(user: str, at: datetime, kind: str = "redeemed") -> Row:
+    return {"exposure_id": "x", "user_id": user, "timestamp": at, "known_at": at,
+            "campaign_id": "1", "kind": kind, "text": None}  # fmt: skip
+
+
+def known(user: str, **words: str) -> Row:
+    long_ago = T - 300 * DAY
+    return {"user_id": user, "timestamp": long_ago, "known_at": long_ago,
+            "categorical": list(words.items()), "continuous": []}  # fmt: skip
+
+
+def protocol(
+    events: Iterable[Row] = (), exposures: Iterable[Row] = (), profiles: Iterable[Row] = ()
+) -> Protocol:
+    """At T, with an anonymous receipt half a year later, so that there is a future."""
+    rows = {"events": [*events, buys("later", T + 180 * DAY)], "exposures": exposures,
+            "profiles": profiles, "items": ITEMS}  # fmt: skip
+    held = {
+        name: pa.Table.from_pylist(list(listed), schema=schema.CANONICAL[name])
+        for name, listed in rows.items()
+    }
+    return Protocol(transforms.open_tables(held), T)
+
+
+def labels(task: Task) -> dict[str, bool]:
+    return dict(zip(task.users.tolist(), task.labels.tolist(), strict=True))
+
+
+def of(tasks: list[Task], name: str) -> Task:
+    (task,) = (task for task in tasks if task.name == name)
+    return task
+
+
+def long_known(*users: str) -> list[Row]:
+    return [buys(user, T - 300 * DAY) for user in users]
+
+
+# --- labels by hand
+
+
+def test_group_a_buys_the_category_within_four_weeks() -> None:
+    moments = {"at": T, "last": T + 28 * DAY - TICK, "end": T + 28 * DAY, "before": T - TICK}
+    events = long_known(*moments, "clicks", "other")
+    events += [buys(user, at, "CHEESE") for user, at in moments.items()]
+    events += [buys("clicks", T, "CHEESE", source="click"), buys("other", T, "COFFEE")]
+    events += [buys("new", T + DAY, "CHEESE")]  # nobody knew this household at T
+    tasks = protocol(events).purchases()
+    assert [task.name for task in tasks] == list(CATEGORIES)
+    assert {task.group for task in tasks} == {"A"}
+    assert labels(of(tasks, "CHEESE")) == {
+        "at": True, "last": True, "end": False, "before": False, "clicks": False, "other": False,
+    }  # fmt: skip
+    assert of(tasks, "COFFEE").labels.sum() == 1
+    assert of(tasks, "CHEESE").sentence == "will buy cheese in the next four weeks"
+
+
+def test_group_b_leaves_out_who_bought_it_within_26_weeks() -> None:
+    recent = {"start": T - 182 * DAY, "yesterday": T - TICK}
+    old = {"long ago": T - 182 * DAY - TICK}
+    fresh = [f"n{n}" for n in range(39)]
+    events = long_known(*recent, *old, *fresh, "never")
+    events += [buys(user, at, "COFFEE") for user, at in (recent | old).items()]
+    events += [buys(user, T + DAY, "COFFEE") for user in [*recent, *old, *fresh]]
+    task = of(protocol(events).new_buyers(), "COFFEE")
+    found = labels(task)
+    assert task.group == "B" and set(found) == {*old, *fresh, "never"}
+    assert found["long ago"] and not found["never"] and sum(found.values()) == 40
+    events.remove(buys("n0", T + DAY, "COFFEE"))
+    assert protocol(events).new_buyers() == []  # 39 are too few
+
+
+def test_group_c_redeems_within_eight_weeks() -> None:
+    moments = {"at": T, "last": T + 56 * DAY - TICK, "end": T + 56 * DAY, "before": T - TICK}
+    exposures = [exposed(user, at) for user, at in moments.items()]
+    exposures += [exposed("sent", T, "sent"), exposed("stranger", T)]
+    task = protocol(long_known(*moments, "sent"), exposures).coupon()
+    assert task.group == "C" and labels(task) == {
+        "at": True, "last": True, "end": False, "before": False, "sent": False,
+    }  # fmt: skip
+
+
+def test_group_d_lapses_spends_and_spends_more() -> None:
+    events = [
+        *long_known("gone", "back", "late", "idle", "more", "same"),
+        *(buys(user, T - 60 * DAY) for user in ("gone", "back", "late")),
+        buys("idle", T - 60 * DAY - TICK),  # not active, whatever comes
+        buys("back", T + 14 * DAY - TICK),
+        buys("late", T + 14 * DAY),
+        buys("more", T - 28 * DAY, amount=10.0), buys("more", T + DAY, amount=13.5),
+        buys("same", T - 28 * DAY, amount=10.0), buys("same", T + DAY, amount=13.0),
+        buys("more", T - 28 * DAY - TICK, amount=99.0), buys("same", T + 28 * DAY, amount=99.0),
+    ]  # fmt: skip
+    tasks = protocol(events).behaviours()
+    assert {task.group for task in tasks} == {"D"}
+    assert labels(of(tasks, "lapse")) == {
+        "gone": True, "back": False, "late": True, "more": False, "same": False,
+    }  # fmt: skip
+    up = labels(of(tasks, "spend up"))
+    assert up == {"gone": False, "back": True, "late": True, "more": True, "same": False}
+    top = of(tasks, "top spend")  # quarter of six: spending 0, 0, 1, 1, 13, 13.5 → above 10
+    assert labels(top) == {
+        "gone": False, "back": False, "late": False, "idle": False, "more": True, "same": True,
+    }  # fmt: skip
+
+
+def test_group_e_asks_only_where_the_answer_is_known() -> None:
+    profiles = [
+        known("a", kids_count="2", age="45-54", income="75-99K", marital_status="Married"),
+        known("b", kids_count="0", age="35-44", income="50-74K", marital_status="Unmarried"),
+        known("c", age="65+", income="250K+"),
+        known("d", age="19-24", income="Under 15K", kids_count="3+"),
+        known("stranger", kids_count="2"),
+    ]
+    tasks = protocol(long_known("a", "b", "c", "d", "e"), profiles=profiles).profiles()
+    assert {task.group for task in tasks} == {"E"} and all(t.sentence is None for t in tasks)
+    assert labels(of(tasks, "kids")) == {"a": True, "b": False, "d": True}
+    assert labels(of(tasks, "age 45+")) == {"a": True, "b": False, "c": True, "d": False}
+    assert labels(of(tasks, "income 75K+")) == {"a": True, "b": False, "c": True, "d": False}
+    assert labels(of(tasks, "married")) == {"a": True, "b": False}
+
+
+def test_without_demographics_there_is_no_group_e() -> None:
+    assert {task.group for task in protocol(long_known("a")).tasks()} == {"A", "C", "D"}
+
+
+def test_a_cut_off_after_the_data_is_refused() -> None:
+    held = protocol(long_known("a"))
+    Protocol(held._con, T + 180 * DAY)
+    with pytest.raises(TimeError, match="2018-03-1[12].*after the data"):
+        Protocol(held._con, T + 182 * DAY)
+
+
+# --- heuristics
+
+
+def test_past_counts_are_distinct_baskets_in_26_weeks() -> None:
+    events = [
+        buys("a", T - TICK, "CHEESE", basket_id="1"), buys("a", T - TICK, "CHEESE", basket_id="1"),
+        buys("a", T - 182 * DAY, "CHEESE", basket_id="2"),
+        buys("a", T - 182 * DAY - TICK, "CHEESE", basket_id="3"),
+        buys("a", T - DAY, "COFFEE", basket_id="4"), buys("b", T - DAY, "COFFEE", basket_id="5"),
+    ]  # fmt: skip
+    assert protocol(events).past_counts("CHEESE") == {"a": 2.0}
+    assert protocol(events).past_counts("COFFEE") == {"a": 1.0, "b": 1.0}
+
+
+def test_recent_baskets_weigh_more() -> None:
+    events = [buys("a", T - 60 * DAY, "CHEESE"), buys("a", T - 120 * DAY, "CHEESE"),
+              buys("b", T - 400 * DAY, "CHEESE"), buys("c", T - 30 * DAY)]  # fmt: skip
+    held = protocol(events)
+    assert held.recency_weighted("CHEESE") == {"a": pytest.approx(0.75)}
+    activity = held.activity()
+    assert activity["a"] == pytest.approx(0.75) and activity["c"] == pytest.approx(0.5**0.5)
+    assert 0 < activity["b"] < 0.01
+
+
+def test_heuristics_never_use_rows_at_or_after_the_cut_off() -> None:
+    past = [buys(f"u{n}", T - n * DAY, "CHEESE") for n in range(1, 30)]
+    planted = [buys("u1", T, "CHEESE"), buys("u2", T + 3 * DAY, "CHEESE"), buys("new", T, "CHEESE"),
+               buys("u3", T - 5 * DAY, "CHEESE", known_at=T),
+               buys("late", T - 50 * DAY, "CHEESE", known_at=T + DAY)]  # fmt: skip
+    clean, leaky = protocol(past), protocol(past + planted)
+    assert leaky.past_counts("CHEESE") == clean.past_counts("CHEESE")
+    assert leaky.recency_weighted("CHEESE") == clean.recency_weighted("CHEESE")
+    assert leaky.activity() == clean.activity()
+    assert leaky.everyone.tolist() == clean.everyone.tolist()
+    more = [buys("u1", T - TICK, "CHEESE")]
+    assert protocol(past + more).past_counts("CHEESE") != clean.past_counts("CHEESE")
+
+
+def test_equal_counts_are_ordered_by_recent_activity() -> None:
+    events = [buys("idle", T - 300 * DAY), buys("once", T - 90 * DAY, "CHEESE"),
+              *(buys("busy", T - n * DAY) for n in range(1, 9))]  # fmt: skip
+    held = protocol(events)
+    task = of(held.purchases(), "CHEESE")
+    scores = dict(zip(task.users, count_scorer(held, held.past_counts)(task), strict=True))
+    assert scores["once"] > 1 > scores["busy"] > scores["idle"] > 0
+
+
+# --- the instrument itself
+
+
+def chance_world() -> tuple[Protocol, Protocol]:
+    """600 households that buy by the toss of a coin; the same seen four weeks later."""
+    rng = np.random.default_rng(0)
+    events = []
+    for n in range(600):
+        events.append(buys(f"u{n}", T - 100 * DAY))
+        events += [buys(f"u{n}", T - day * DAY, "CHEESE") for day in rng.integers(1, 90, 3)]
+        if rng.random() < 0.3:
+            events.append(buys(f"u{n}", T + int(rng.integers(0, 28)) * DAY, "CHEESE"))
+    honest = protocol(events)
+    return honest, Protocol(honest._con, T + 28 * DAY)
+
+
+def test_chance_scores_one_half_and_a_scorer_that_peeks_scores_one() -> None:
+    honest, peeking = chance_world()
+    task = of(honest.purchases(), "CHEESE")
+    noise = np.random.default_rng(1).random(len(task.users))
+    assert metrics.auc(noise, task.labels) == pytest.approx(0.5, abs=0.06)
+    past = count_scorer(honest, honest.past_counts)(task)
+    assert metrics.auc(past, task.labels) == pytest.approx(0.5, abs=0.06)
+    seen = count_scorer(peeking, lambda category: peeking.past_counts(category, days=28))(task)
+    assert metrics.auc(seen, task.labels) > 0.999
+    assert metrics.precision_at(seen, task.labels) > 0.999
+
+
+def test_the_same_tables_give_the_same_tasks() -> None:
+    first, again = (chance_world()[0].tasks() for _ in range(2))
+    assert [t.name for t in first] == [t.name for t in again]
+    for a, b in zip(first, again, strict=True):
+        assert a.users.tolist() == b.users.tolist() and a.labels.tolist() == b.labels.tolist()
