@@ -105,11 +105,19 @@ def load_state(model: nn.Module, directory: Path) -> None:
         ) from error
     expected = trained_state(model)
     if expected.keys() != state.keys():
+        missing, extra = expected.keys() - state.keys(), state.keys() - expected.keys()
         raise CheckpointError(
-            f"{directory} does not fit the model: missing {sorted(expected.keys() - state.keys())}"
-            f", unexpected {sorted(state.keys() - expected.keys())}"
+            f"{directory} does not fit the model: {len(missing)} weights missing "
+            f"({', '.join(sorted(missing)[:3])}…), {len(extra)} unexpected "
+            f"({', '.join(sorted(extra)[:3])}…): it was written by another version, train again"
         )
-    model.load_state_dict(state, strict=False)
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{directory} does not fit the model ({str(error).splitlines()[-1].strip()}): "
+            "config.json and model.safetensors belong to different checkpoints"
+        ) from error
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

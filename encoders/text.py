@@ -57,7 +57,9 @@ def model_directory(name: str) -> str:
 def load_language_model(name: str) -> tuple[Any, Any]:
     """The tokenizer and the model of ``name``, from local files only."""
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a fraction of a second of local files
     directory = model_directory(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)

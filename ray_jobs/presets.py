@@ -73,7 +73,7 @@ def laptop() -> Preset:
         tuned_sentences=48,
         stages={
             "behaviour": Training(steps=60, batch_size=96, learning_rate=1e-3),
-            "tabular": Training(steps=60, batch_size=256, learning_rate=1e-3),
+            "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
             "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
             "alignment": Training(steps=250, batch_size=256, learning_rate=2e-3),
         },

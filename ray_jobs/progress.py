@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import transformers.utils.logging as transformers_logging
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ray_jobs.command import console
@@ -22,11 +21,10 @@ _POLL_SECONDS = 0.3
 
 
 def quiet() -> None:
-    """Leave the terminal to our own progress: no loading bars, no per-report log lines."""
+    """Leave the terminal to our own progress: no log line per report, no deprecations."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
 
 
 def report(path: Path, stage: str, step: int, steps: int, losses: dict[str, float]) -> None:
