@@ -242,7 +242,7 @@ def _favourites(con: Any, user: str, as_of: datetime) -> str:
         """SELECT lower(line), count(DISTINCT basket_id) AS n
         FROM known_events JOIN item_lines USING (item_id)
         WHERE user_id = $user AND source = 'bill' AND seen < $end AND seen >= $start
-        GROUP BY ALL ORDER BY n DESC, ALL LIMIT 3""",
+        GROUP BY ALL ORDER BY n DESC, 1 LIMIT 3""",
         params={"user": user, "start": micros(as_of - PAST), "end": micros(as_of)},
     ).fetchall()
     return ", ".join(f"{line} ×{n}" for line, n in rows) or "nothing"
