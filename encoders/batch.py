@@ -116,7 +116,7 @@ class History:
         }
         texts = sorted(set().union(*(_distinct(behaviour[c]) for c, _ in TEXT_COLUMNS.values())))
         self.line_texts = texts
-        self.lines_VE = line_vectors(texts) if texts else np.zeros((0, 384), np.float32)
+        self.lines_VE = line_vectors(texts or [""])[: len(texts)]
         self.lists = {
             source: _compressed(behaviour[column], behaviour[counts], texts)
             for source, (column, counts) in TEXT_COLUMNS.items()
@@ -194,7 +194,7 @@ class Collate:
         present_BM = np.stack(
             [
                 filled_BW.any(1),
-                np.full(len(rows_B), self._codes is not None),
+                (rows_B >= 0) & (self._codes is not None),
                 tokens_BL.any(1),
             ],
             1,
@@ -215,7 +215,12 @@ class Collate:
         if self._codes is None or self._values is None or self._missing is None:
             empty = np.zeros((len(rows_B), 0))
             return empty.astype(np.int64), empty.astype(np.float32), empty.astype(bool)
-        return self._codes[rows_B], self._values[rows_B], self._missing[rows_B]
+        known_B1 = (rows_B >= 0)[:, None]  # an unknown user has no profile, not the last one's
+        return (
+            np.where(known_B1, self._codes[rows_B], 0),
+            np.where(known_B1, self._values[rows_B], np.float32(0)),
+            np.where(known_B1, self._missing[rows_B], True),
+        )
 
     def _tokens(self, rows_BW: np.ndarray) -> np.ndarray:
         """Search texts of the windows, newest first, joined and cut at ``max_tokens``."""

@@ -56,9 +56,18 @@ def save(directory: Path, model: nn.Module, info: CheckpointInfo) -> str:
     save_file(trained_state(model), temporary / "model.safetensors")
     # Keys stay in order: the columns of a table are identified by their position.
     (temporary / "config.json").write_text(json.dumps(asdict(info), indent=2))
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    replace_directory(temporary, directory)
     return fingerprint(directory)
+
+
+def replace_directory(new: Path, target: Path) -> None:
+    """Put ``new`` in the place of ``target``; a kill leaves the old one or the new one whole."""
+    aside = target.with_name(f"{target.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(new, target)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_info(directory: Path) -> CheckpointInfo:
@@ -74,7 +83,7 @@ def read_info(directory: Path) -> CheckpointInfo:
             f"no checkpoint in {directory}: expected config.json and model.safetensors, as "
             "`python -m ray_jobs.train` writes them"
         ) from error
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{directory / 'config.json'} is damaged ({error}): train again or restore it"
         ) from error
@@ -89,8 +98,17 @@ def load(directory: Path, *, expect: str | None = None) -> tuple[nn.Module, Chec
     info = read_info(directory)
     if expect is not None and info.model != expect:
         raise CheckpointError(f"{directory} holds a {info.model!r} checkpoint, expected {expect!r}")
+    if info.model not in MODELS:
+        raise CheckpointError(
+            f"{directory} holds a {info.model!r} checkpoint, expected one of {sorted(MODELS)}"
+        )
     model_class = MODELS[info.model]
-    model = model_class(model_class.config_class(**info.config))
+    try:
+        model = model_class(model_class.config_class(**info.config))
+    except TypeError as error:
+        raise CheckpointError(
+            f"{directory / 'config.json'} does not fit this version ({error}): train again"
+        ) from error
     load_state(model, directory)
     return model.eval(), info
 
@@ -122,11 +140,16 @@ def load_state(model: nn.Module, directory: Path) -> None:
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """The weights worth keeping: all but the frozen language model, which a package holds."""
-    return {
-        name: tensor.detach().contiguous()
-        for name, tensor in model.state_dict().items()
-        if ".base_layer." not in name and not _frozen_language_model(name)
-    }
+    state: dict[str, Tensor] = {}
+    kept: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if ".base_layer." in name or _frozen_language_model(name):
+            continue
+        if tensor.numel() and tensor.data_ptr() in kept:
+            continue  # tied to a weight that is kept already (ALBERT's decoder)
+        kept.add(tensor.data_ptr())
+        state[name] = tensor.detach().contiguous()
+    return state
 
 
 def _frozen_language_model(name: str) -> bool:

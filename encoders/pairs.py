@@ -23,6 +23,7 @@ from encoders.batch import Collate, UserBatch
 from feature_repo.schema import FACT_KINDS as KINDS
 from feature_repo.schema import TIMESTAMP
 
+_BELOW = 1 - 1e-9
 _NOTHING_BOUGHT = ("purchase", templates.NOTHING)
 
 
@@ -145,7 +146,9 @@ class PairSampler:
         num = min(self.num_sentences, len(keys))
         weight = np.sqrt(counts)
         chosen = rng.choice(keys, num, replace=False, p=weight / weight.sum())
-        rest = np.setdiff1d(np.arange(len(self.facts.names)), chosen)
+        everything = np.arange(len(self.facts.names))
+        rest = np.setdiff1d(everything, chosen)
+        rest = rest if len(rest) else everything
         fill = rng.choice(rest, self.num_sentences - num, replace=len(rest) < self.num_sentences)
         return np.concatenate([chosen, fill]).astype(np.int64)
 
@@ -160,7 +163,8 @@ class PairSampler:
         for i in np.flatnonzero(wording == 0):
             sizes = size[key == chosen[i]]
             if len(sizes) and names[i][1]:
-                least[i] = templates.round_down(float(rng.choice(sizes)))
+                # "more than": the number stays below the one it is drawn from.
+                least[i] = templates.round_down(float(rng.choice(sizes)) * _BELOW)
         return wording, least
 
 
@@ -178,7 +182,7 @@ def _labels(
     position: np.ndarray, key: np.ndarray, size: np.ndarray,
     keys_S: np.ndarray, least_S: np.ndarray, num_samples: int,
 ) -> np.ndarray:  # fmt: skip
-    """bool [B, S]: the sample has the sentence's fact, of at least the named size."""
+    """bool [B, S]: the sample has the sentence's fact, of more than the named size."""
     labels_BS = np.zeros((num_samples, len(keys_S)), bool)
     order = np.argsort(keys_S, kind="stable")
     left = np.searchsorted(keys_S[order], key, "left")
@@ -186,5 +190,5 @@ def _labels(
     for shift in range(int((right - left).max(initial=0))):  # a key occurs once per worker
         hit = np.flatnonzero(left + shift < right)
         column = order[left[hit] + shift]
-        labels_BS[position[hit], column] = size[hit] >= least_S[column]
+        labels_BS[position[hit], column] = (size[hit] > least_S[column]) | (least_S[column] == 0)
     return labels_BS

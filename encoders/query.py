@@ -35,6 +35,8 @@ class QueryEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Query vectors, float32 [n, D]."""
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
         return np.stack([self._encode_one(text) for text in texts])
 
 

@@ -104,6 +104,9 @@ class TabularEncoder(nn.Module):
     def loss(self, batch: UserBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """0.6 · masked columns + 0.4 · replaced-token detection (eq. 11)."""
         config, codes = self.config, batch.codes_BC
+        if codes.shape[1] == 0:  # both objectives are about categories
+            zero = self.rtd_bias_C.sum() * 0.0
+            return zero, {"mlm": zero, "rtd": zero}
         joint = codes + self.first_code_C
         masked = torch.rand(codes.shape, device=codes.device) < config.mask_rate
         C = codes.shape[1]

@@ -113,7 +113,7 @@ def round_down(value: float) -> float:
     if value < 1:
         return 0.0
     power = 10.0 ** floor(log10(value))
-    return next(step * power for step in (5.0, 2.0, 1.0) if step * power <= value)
+    return next(step * power for step in (5.0, 2.0, 1.0, 0.5) if step * power <= value)
 
 
 def format_number(value: float) -> str:

@@ -80,6 +80,20 @@ def mean_pool(hidden_NLE: Tensor, mask_NL: Tensor) -> Tensor:
     return (hidden_NLE * weight_NL1).sum(1) / weight_NL1.sum(1).clamp(min=1.0)
 
 
+def pool(hidden_NLE: Tensor, mask_NL: Tensor, *, causal: bool) -> Tensor:
+    """A text's vector: the last real token's of a causal decoder, else the mean. [N, E]"""
+    if not causal:
+        return mean_pool(hidden_NLE, mask_NL)
+    order_L = torch.arange(1, mask_NL.shape[1] + 1, device=mask_NL.device)
+    last_N = (mask_NL * order_L).argmax(1)  # padding may stand on either side
+    return hidden_NLE[torch.arange(len(last_N), device=mask_NL.device), last_N]
+
+
+def is_causal(model: Any) -> bool:
+    """Whether a language model is a decoder: BERT's kind has an ``encoder``, the others layers."""
+    return not hasattr(model, "encoder")
+
+
 class LineEncoder:
     """Frozen sentence vectors of distinct short texts, each computed once; :meth:`save` keeps them.
 
@@ -114,7 +128,7 @@ class LineEncoder:
         if self._model is None:
             self._tokenizer, self._model = load_language_model(self._name)
             self._model.eval()
-        # Fixed batches of one sorted length order: the same text always pads alike.
+        # Sorted by length: little padding, and the same set of texts always pads alike.
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
         out: list[np.ndarray] = [np.zeros(0)] * len(texts)
         for start in range(0, len(order), self._batch_size):
@@ -124,7 +138,7 @@ class LineEncoder:
                 return_tensors="pt",
             )  # fmt: skip
             hidden = self._model(**tokens).last_hidden_state
-            pooled = mean_pool(hidden, tokens["attention_mask"])
+            pooled = pool(hidden, tokens["attention_mask"], causal=is_causal(self._model))
             for i, vector in zip(chunk, nn.functional.normalize(pooled, dim=-1), strict=True):
                 out[i] = vector.numpy()
         return np.stack(out).astype(np.float32)
@@ -171,9 +185,7 @@ class TextTower(nn.Module):
 
         self.config = config
         self.tokenizer, model = load_language_model(config.model)
-        self.causal = bool(getattr(model.config, "is_decoder", False)) or hasattr(
-            model, "layers"
-        )  # fmt: skip
+        self.causal = is_causal(model)
         names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
         targets = [t for t in ("query", "value", "q_proj", "v_proj") if t in names]
         lora = LoraConfig(
@@ -207,11 +219,7 @@ class TextTower(nn.Module):
             return self.project(self.whiten(tokens["pooled"]))
         hidden_NLE = self.model(**tokens).last_hidden_state
         mask_NL = tokens["attention_mask"]
-        if self.causal:
-            last_N = mask_NL.sum(1) - 1
-            pooled = hidden_NLE[torch.arange(len(last_N)), last_N]
-        else:
-            pooled = mean_pool(hidden_NLE, mask_NL)
+        pooled = pool(hidden_NLE, mask_NL, causal=self.causal)
         return self.project(self.whiten(nn.functional.normalize(pooled, dim=-1)))
 
 

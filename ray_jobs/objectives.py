@@ -24,7 +24,7 @@ from encoders.pairs import FactTable, PairSampler
 from encoders.search import SearchEncoder
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
-from encoders.text import LineEncoder, load_language_model
+from encoders.text import MINILM, LineEncoder, load_language_model
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
 from ray_jobs import frames
 from ray_jobs.presets import Preset
@@ -101,13 +101,15 @@ def _alignment(
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
     facts = FactTable(most_frequent(tables["facts"], preset.max_facts), users, cutoffs_us)
+    same = preset.text.model == MINILM
+    sentences = lines if same else LineEncoder(Path(spec.cache), model=preset.text.model)
     if spec.stage in spec.start:
         model = cast(FoundModel, checkpoint.load(Path(spec.start[spec.stage]))[0])
     else:
-        model = _fresh_model(spec, history, facts, lines)
+        model = _fresh_model(spec, history, facts, sentences)
     sampler = PairSampler(
         collate_for(model, history), facts, rows,
-        lambda texts: {"pooled": torch.from_numpy(lines(texts))},
+        lambda texts: {"pooled": torch.from_numpy(sentences(texts))},
         num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
     )  # fmt: skip
     first_tuned = preset.stages["alignment"].steps - preset.tuned_steps
@@ -122,11 +124,11 @@ def _alignment(
         rng = np.random.default_rng([spec.seed, step, rank])
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
-    return Objective(model, batch, before_step, lines.save)
+    return Objective(model, batch, before_step, sentences.save)
 
 
 def _fresh_model(
-    spec: StageSpec, history: History, facts: FactTable, lines: LineEncoder
+    spec: StageSpec, history: History, facts: FactTable, sentences: LineEncoder
 ) -> FoundModel:
     """Fusion and text tower around the pre-trained modality encoders, or around new ones."""
     preset = spec.preset
@@ -157,7 +159,7 @@ def _fresh_model(
         templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
         for kind, subject in facts.names
     ]
-    model.text.whiten.fit(torch.from_numpy(lines(plain)))
+    model.text.whiten.fit(torch.from_numpy(sentences(plain)))
     return model
 
 
@@ -212,7 +214,7 @@ def collate_for(model: FoundModel, history: History) -> Collate:
 
 def search_tokenizer() -> Callable[[str], list[int]]:
     """Word pieces of one search text, closed by a separator."""
-    tokenizer, _ = load_language_model("all-MiniLM-L6-v2")
+    tokenizer, _ = load_language_model(MINILM)
 
     def tokenize(text: str) -> list[int]:
         pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]

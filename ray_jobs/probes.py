@@ -51,7 +51,7 @@ def _fit_and_score(x: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float,
     fit, rest = next(split.split(x, labels))
     model = LogisticRegressionCV(
         Cs=list(_STRENGTHS), cv=3, scoring="roc_auc", max_iter=500, l1_ratios=(0.0,),
-        use_legacy_attributes=False,
+        use_legacy_attributes=False, solver="newton-cholesky",
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

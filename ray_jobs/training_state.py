@@ -6,7 +6,6 @@ Written atomically as safetensors and JSON; nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from encoders.checkpoint import trained_state
+from encoders.checkpoint import replace_directory, trained_state
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -33,8 +32,7 @@ def save(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, st
         moments.update({f"{name}|{m}": state[m].contiguous() for m in _MOMENTS})
     save_file(moments, temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, "steps": steps}))
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    replace_directory(temporary, directory)
 
 
 def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

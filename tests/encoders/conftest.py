@@ -193,7 +193,7 @@ def fits_sentence(sentence: str, facts: list[dict[str, Any]]) -> bool:
     for fact in facts:
         if (fact["kind"], fact["subject"]) == (kind, subject):
             size = fact["count"] if templates.is_counted(kind) else fact["amount"]
-            return size >= least
+            return size > least or least == 0
     return False
 
 

@@ -117,6 +117,25 @@ def test_modalities_are_matched_with_presence_by_name(world: Any, tiny_config: C
     )
 
 
+def test_both_sides_can_start_with_one_projection(tiny_config: Callable) -> None:
+    config = tiny_config(tabular=None, search=None)
+    even = replace(
+        config, behaviour=replace(config.behaviour, line_width=16, dim=6), fusion_dim=6
+    )  # fmt: skip
+    x = torch.randn(5, 16)
+    model = FoundModel(even)
+    model.start_aligned()
+    lines, words = model.behaviour.sources["bill"].linear, model.text.project.linear
+    torch.testing.assert_close(lines(x) - lines.bias, words(x) - words.bias)
+    torch.testing.assert_close(model.fusion.out(x[:, :6]) - model.fusion.out.bias, x[:, :6])
+    words.weight.data.zero_()
+    assert lines.weight.abs().sum() > 0  # copied, not shared
+    uneven = FoundModel(config)
+    before = {name: tensor.clone() for name, tensor in uneven.state_dict().items()}
+    uneven.start_aligned()
+    assert all(torch.equal(tensor, before[n]) for n, tensor in uneven.state_dict().items())
+
+
 def step(model: FoundModel, batch: PairBatch) -> set[str]:
     """Names of the parameters that one optimiser step changed."""
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -184,7 +184,6 @@ def test_an_unknown_user_has_no_windows_and_no_searches(world: Any) -> None:
     assert batch.present_BM[0, [0, 2]].tolist() == [False, False]
 
 
-@pytest.mark.xfail(strict=True, reason="Collate._table reads the last row at -1")
 def test_an_unknown_user_has_no_profile(world: Any) -> None:
     collate = world.collate()
     batch = collate(np.array([-1, 0]))

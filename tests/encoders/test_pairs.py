@@ -99,6 +99,15 @@ def test_who_bought_nothing_has_the_fact_of_nothing(
     assert 0 < sum(idle) < len(idle)
 
 
+def test_who_only_clicked_bought_nothing(facts_table: Callable, cutoffs: list[Any]) -> None:
+    click = {"user_id": "a", "cutoff": cutoffs[0], "kind": "click", "subject": "banner",
+             "level": 0, "count": 3.0, "amount": None}  # fmt: skip
+    table = FactTable(facts_table([click]), ["a"], np.array([cutoffs[0].timestamp() * 1e6], int))
+    _, key, size = table.of(np.array([0]))
+    got = {table.names[k]: s for k, s in zip(key, size, strict=True)}
+    assert got == {("click", "banner"): 3.0, ("purchase", templates.NOTHING): 1.0}
+
+
 def test_the_order_of_facts_does_not_matter(
     table: FactTable, samples: list, facts: Facts, facts_table: Callable, micros_of: Callable
 ) -> None:
@@ -227,9 +236,6 @@ def test_more_sentences_than_the_batch_has_facts_are_filled_with_others(
     assert batch.positive_BS.sum() == 1
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="_choose draws from an empty rest when all are chosen"
-)
 def test_a_world_with_fewer_facts_than_sentences_can_be_sampled(
     make_sampler: Callable, table: FactTable
 ) -> None:

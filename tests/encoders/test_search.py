@@ -54,6 +54,8 @@ def test_a_user_without_searches_gets_a_finite_vector_of_their_own() -> None:
     assert (vectors[0] - vectors[1]).abs().max() > 1e-3
     alone = encoder(batch_of(torch.zeros(1, 1, dtype=torch.int64)))
     torch.testing.assert_close(alone[0], vectors[1], atol=1e-6, rtol=1e-5)
+    padding = encoder.albert(torch.zeros(1, 1, dtype=torch.int64)).last_hidden_state[:, 0]
+    torch.testing.assert_close(vectors[1:2], encoder.out(padding), atol=1e-6, rtol=1e-5)
     vectors.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in encoder.albert.parameters())
 

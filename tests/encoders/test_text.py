@@ -139,12 +139,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     "side",
     [
         "right",
-        pytest.param(
-            "left",
-            marks=pytest.mark.xfail(
-                strict=True, reason="last_N = mask.sum - 1 assumes padding on the right"
-            ),
-        ),
+        pytest.param("left"),
     ],
 )
 def test_a_decoder_is_pooled_at_its_last_word(tiny_qwen: Callable[[str], str], side: str) -> None:
@@ -163,7 +158,6 @@ def test_an_encoder_is_not_taken_for_a_decoder(tiny_bert: str) -> None:
     assert not small_tower(tiny_bert).causal
 
 
-@pytest.mark.xfail(strict=True, reason="LineEncoder mean-pools what the tower pools at the end")
 def test_untuned_tokens_and_pooled_vectors_agree_for_a_decoder(
     tiny_qwen: Callable[[str], str],
 ) -> None:

@@ -35,22 +35,27 @@ ITEMS = [
 BY_ID = {row["item_id"]: row for row in ITEMS}
 
 
-def event(number: int, user: str, at: datetime, *, known: datetime | None = None, **more: Any) -> Row:
+def event(
+    number: int, user: str, at: datetime, *, known: datetime | None = None, **more: Any
+) -> Row:
     row = {"source": "bill", "item_id": "own", "quantity": 1.0, "amount": 2.0, "discount": 0.5,
            "channel": "card", "basket_id": f"b{number}", "place": "7", **more}  # fmt: skip
     return {"event_id": f"e{number}", "user_id": user, "timestamp": at, "known_at": known or at,
             **row}  # fmt: skip
 
 
-def exposure(
-    number: int, user: str, at: datetime, kind: str, known: datetime | None = None
-) -> Row:
+def exposure(number: int, user: str, at: datetime, kind: str, known: datetime | None = None) -> Row:
     return {"exposure_id": f"x{number}", "user_id": user, "timestamp": at, "known_at": known or at,
             "campaign_id": "1", "kind": kind, "text": None}  # fmt: skip
 
 
 def profile(
-    user: str, at: datetime, *, known: datetime | None = None, age: float | None = None, **words: str
+    user: str,
+    at: datetime,
+    *,
+    known: datetime | None = None,
+    age: float | None = None,
+    **words: str,
 ) -> Row:
     return {"user_id": user, "timestamp": at, "known_at": known or at,
             "categorical": list(words.items()),
@@ -230,8 +235,8 @@ def test_columns_are_those_of_the_slow_reference(history: tuple[list[Row], list[
     expected = slow_profiles(events, exposures)
     assert table.column_names == list(expected[0])
     for row, slow in zip(table.to_pylist(), expected, strict=True):
-        assert row == {name: pytest.approx(value) if isinstance(value, float) else value
-                       for name, value in slow.items()}, (row["user_id"], row["event_timestamp"])  # fmt: skip
+        close = {k: pytest.approx(v) if isinstance(v, float) else v for k, v in slow.items()}
+        assert row == close, (row["user_id"], row["event_timestamp"])
 
 
 def test_types_are_strings_doubles_and_keys() -> None:
@@ -312,7 +317,9 @@ def world() -> tuple[list[Row], list[Row], list[Row], list[Row]]:
         if number % 5 == 0:
             kind = ("sent", "redeemed")[number % 2]
             exposures.append(exposure(number, f"u{number % 25}", at, kind))
-            profiles.append(profile(f"u{number % 25}", at, city=f"city {number % 6}", age=number / 3))
+            profiles.append(
+                profile(f"u{number % 25}", at, city=f"city {number % 6}", age=number / 3)
+            )
             searches.append({"search_id": str(number), "user_id": f"s{number % 3}", "timestamp": at,
                              "known_at": at, "text": "tea"})  # fmt: skip
     return events, exposures, profiles, searches
@@ -322,7 +329,9 @@ def test_rows_at_and_after_the_anchor_and_late_rows_change_nothing() -> None:
     events, exposures, profiles, searches = world()
     planted: tuple[list[Row], list[Row], list[Row], list[Row]] = ([], [], [], [])
     for n, late in enumerate([ANCHOR, ANCHOR + MICROSECOND, ANCHOR + 5 * DAY]):
-        for m, (user, at) in enumerate([("u1", late), ("new", late), ("u2", START), ("u3", ANCHOR - DAY)]):
+        for m, (user, at) in enumerate(
+            [("u1", late), ("new", late), ("u2", START), ("u3", ANCHOR - DAY)]
+        ):
             number = 900 + 10 * n + m
             planted[0].append(event(number, user, at, known=late, amount=1e6, place="planted"))
             planted[1].append(exposure(number, user, at, "redeemed", known=late))

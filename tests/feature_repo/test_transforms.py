@@ -38,7 +38,9 @@ LINES = {"deep": "DAIRY: CHEESE", "other": "DAIRY: MILK", "flat": "CLOTHES", "ba
 COLUMNS = {"bill": "bills", "click": "clicks", "mini_program": "mini_programs"}
 
 
-def event(number: int, user: str, at: datetime, *, known: datetime | None = None, **more: Any) -> Row:
+def event(
+    number: int, user: str, at: datetime, *, known: datetime | None = None, **more: Any
+) -> Row:
     row = {"source": "bill", "item_id": "deep", "amount": 2.5, "basket_id": None, **more}
     return {"event_id": f"e{number}", "user_id": user, "timestamp": at, "known_at": known or at,
             **row}  # fmt: skip
@@ -202,7 +204,9 @@ def event_lists(draw: st.DrawFn) -> list[Row]:
 def search_lists(draw: st.DrawFn) -> list[Row]:
     texts = st.sampled_from(["tea", "Tea", "ärmel", "zebra"])
     times = [draw(hours) for _ in range(draw(st.integers(0, 6)))]
-    return [search(n, draw(users), at, draw(texts), at + draw(delays)) for n, at in enumerate(times)]
+    return [
+        search(n, draw(users), at, draw(texts), at + draw(delays)) for n, at in enumerate(times)
+    ]
 
 
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -246,7 +250,9 @@ def test_a_window_holds_its_start_and_not_its_end() -> None:
     events = [event(0, "start", ANCHOR - WEEK), event(1, "last", ANCHOR - MICROSECOND),
               event(2, "before", ANCHOR - WEEK - MICROSECOND), event(3, "end", ANCHOR)]  # fmt: skip
     weekly = built(transforms.behaviour_weekly, tables(events))
-    filled = {(row["user_id"], row["event_timestamp"]) for row in weekly.to_pylist() if row["bills"]}
+    filled = {
+        (row["user_id"], row["event_timestamp"]) for row in weekly.to_pylist() if row["bills"]
+    }
     assert filled == {("start", ANCHOR), ("last", ANCHOR), ("before", ANCHOR - WEEK)}
     assert "end" not in weekly["user_id"].to_pylist()
 
@@ -357,8 +363,10 @@ def test_a_later_build_repeats_the_windows_of_an_earlier_one(build: Build) -> No
     held = tables(events, searches)
     earlier, later = built(build, held, ANCHOR - 2 * WEEK), built(build, held, ANCHOR)
     known = [end <= ANCHOR - 2 * WEEK for end in later["event_timestamp"].to_pylist()]
-    assert later.filter(pa.array(known)).drop_columns("created").equals(
-        earlier.drop_columns("created")
+    assert (
+        later.filter(pa.array(known))
+        .drop_columns("created")
+        .equals(earlier.drop_columns("created"))
     )
 
 

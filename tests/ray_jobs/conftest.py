@@ -62,8 +62,10 @@ def tiny_preset() -> Preset:
         text=TextConfig(dim=16, hidden=16, lora_rank=2),
         fusion_dim=16,
         fusion_layers=1,
+        max_facts=60,
         num_sentences=16,
         tuned_steps=2,
+        tuned_sentences=12,
         stages={
             name: replace(
                 stage, steps=6, batch_size=16, report_every=2, warmup_steps=2, learning_rate=1e-3
@@ -134,16 +136,24 @@ class Place:
     def forget(self, *stages: str) -> None:
         """Remove what these training stages left, as if they had never run."""
         for stage in stages:
-            for path in [*self.workspace.checkpoints.glob(f"{stage}-*"),
-                         *(self.workspace.root / "runs").glob(f"{stage}-*")]:  # fmt: skip
-                shutil.rmtree(path)
+            runs = self.workspace.root / "runs"
+            for path in [*self.workspace.checkpoints.glob(f"{stage}-*"), *runs.glob(f"{stage}-*")]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             for record in (self.workspace.root / "stages").glob(f"train-{stage}-*.json"):
                 record.unlink()
 
     def progress(self, stage: str) -> list[dict[str, Any]]:
-        """What worker 0 of a stage reported."""
-        (path,) = (self.workspace.root / "runs").glob(f"{stage}-*/progress.jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        """What worker 0 of a stage reported, over all runs of it, oldest first."""
+        files = (self.workspace.root / "runs").glob("*.jsonl")
+        texts = [path.read_text() for path in sorted(files, key=lambda p: p.stat().st_mtime_ns)]
+        lines = [json.loads(line) for text in texts for line in text.splitlines()]
+        return [line for line in lines if line["stage"] == stage]
+
+    def align(self, **more: Any) -> Path:
+        """Alignment from the pre-trained checkpoints, as the pipeline does it; its checkpoint."""
+        wanted = {"alignment": self.start()}
+        record = train.train_stages(self.shared(**more), wanted)["alignment"]
+        return self.workspace.root / record["checkpoint"]
 
 
 def lay(root: Path, tables: dict[str, pa.Table], source: str = SPEC) -> Place:
@@ -199,7 +209,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
         place.train(stage)
     # What a run knew before it met a sentence: resuming must not lean on a fuller cache.
     shutil.copytree(workspace.cache, workspace.root / "cache-before-alignment")
-    train.train_stage(place.shared(), "alignment", place.start())
+    place.align()
     embed(workspace, place.dataset, place.checkpoint("alignment"), [AS_OF])
     return place
 

@@ -56,9 +56,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_names_the_options(
-    verb: str, call: Call, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_names_the_options(verb: str, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(verb, "--help") == 0
     out = capsys.readouterr().out
     assert "--workspace" in out and "$OPENFOUND_WORKSPACE" in out

@@ -145,9 +145,7 @@ def at_the_first_date_nothing_differs(
         assert np.array_equal(vectors(part(place, snapshot, kind, date)), trained.matrix(kind))
 
 
-def earlier_parts_are_linked(
-    place: Any, first: str, second: str, dates: list[datetime]
-) -> None:
+def earlier_parts_are_linked(place: Any, first: str, second: str, dates: list[datetime]) -> None:
     manifest = SnapshotStore(place.workspace).load(second)
     assert manifest.space == SnapshotStore(place.workspace).load(first).space
     for kind, entry in manifest.kinds.items():
@@ -176,8 +174,8 @@ def history_gives_the_parts(place: Any, snapshot: str, dates: list[datetime]) ->
     }  # fmt: skip
     assert len(found) == len(asked)
     column = next(name for name in found.column_names if name.endswith("embedding"))
-    for user, when, vector in zip(found["user_id"].to_pylist(), found["event_timestamp"].to_pylist(),
-                                  found[column].to_pylist(), strict=True):  # fmt: skip
+    columns = (found[name].to_pylist() for name in ("user_id", "event_timestamp", column))
+    for user, when, vector in zip(*columns, strict=True):
         valid = max(date for date in dates if date <= when)
         assert np.array_equal(np.array(vector, np.float32), held[user, valid])
 

@@ -35,19 +35,23 @@ def known_before(world: Any, moment: Any) -> dict[str, pa.Table]:
     tables = {"items": world.items}
     for name in TIMED:
         table = getattr(world, name)
-        when = pc.max_element_wise(table["timestamp"], table["known_at"])
-        tables[name] = table.filter(pc.less(when, pa.scalar(moment, when.type)))
+        happened, known = (pc.less(table[c], moment) for c in ("timestamp", "known_at"))
+        tables[name] = table.filter(pc.and_(happened, known))
     return tables
 
 
-def planted_rows(world: Any, as_of: Any) -> dict[str, list[dict[str, Any]]]:
+def planted_rows(
+    world: Any, as_of: Any, *, new_columns: bool = True
+) -> dict[str, list[dict[str, Any]]]:
     """Loud rows at, after and (known too late) before the cut-off, of old and of new users."""
+    words = [("city", SECRET), *([("new", SECRET)] if new_columns else [])]
+    numbers = [("age", 1e6), *([("also new", 1.0)] if new_columns else [])]
     users = [f"s{n}" for n in range(0, 120, 3)] + [f"{SECRET}{n}" for n in range(5)]
     item = world.items["item_id"][0].as_py()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TIMED}
     late = [as_of, as_of + timedelta(microseconds=1), as_of + timedelta(days=9)]
-    moments = [(at, at) for at in late] + [(as_of - timedelta(days=k), known)
-                                           for k, known in zip((1, 8, 200), late, strict=True)]  # fmt: skip
+    past = [as_of - timedelta(days=days) for days in (1, 8, 200)]
+    moments = [*zip(late, late, strict=True), *zip(past, late, strict=True)]
     for n, (user, (at, known)) in enumerate((u, m) for u in users for m in moments):
         shared = {"user_id": user, "timestamp": at, "known_at": known}
         rows["events"].append({
@@ -58,8 +62,7 @@ def planted_rows(world: Any, as_of: Any) -> dict[str, list[dict[str, Any]]]:
         rows["searches"].append({**shared, "search_id": f"{SECRET}{n}", "text": f"{SECRET} {n}"})
         rows["exposures"].append({**shared, "exposure_id": f"{SECRET}{n}", "campaign_id": "c",
                                   "kind": "redeemed", "text": None})  # fmt: skip
-        rows["profiles"].append({**shared, "categorical": [("city", SECRET), ("new", SECRET)],
-                                 "continuous": [("age", 1e6), ("also new", 1.0)]})  # fmt: skip
+        rows["profiles"].append({**shared, "categorical": words, "continuous": numbers})
         rows["segments"].append({**shared, "segment": SECRET})
     return rows
 
@@ -127,7 +130,7 @@ def test_the_same_rows_known_in_time_do_show(
     world: Any, planted_place: Callable[..., Any], trained: Any, bench: ModuleType
 ) -> None:
     """That the test above can fail: a week earlier the planted rows are history."""
-    rows = planted_rows(world, bench.AS_OF - bench.WEEK)
+    rows = planted_rows(world, bench.AS_OF - bench.WEEK, new_columns=False)
     tables = {
         name: pa.concat_tables(
             [getattr(world, name), pa.Table.from_pylist(rows[name], schema=CANONICAL[name])]
@@ -135,7 +138,7 @@ def test_the_same_rows_known_in_time_do_show(
         for name in TIMED
     }
     place = planted_place({**tables, "items": world.items})
-    place.workspace.features.mkdir(exist_ok=True)
+    build(place.workspace, place.dataset, bench.AS_OF)
     record = embed(place.workspace, place.dataset, trained.checkpoint("alignment"), [bench.AS_OF])
     for kind in ("behaviour", "tabular", "search", "fused"):
         theirs = place.matrix(kind, record["snapshot"])
@@ -149,7 +152,9 @@ def test_the_same_rows_known_in_time_do_show(
 @pytest.mark.parametrize(
     "asked", [{"as_of": "2024-06-10"}, {"dates": "2024-06-10:2024-06-24:7d"}], ids=["one", "range"]
 )
-def test_a_space_is_not_written_for_dates_before_its_weights(asked: dict[str, str], copy: Any) -> None:
+def test_a_space_is_not_written_for_dates_before_its_weights(
+    asked: dict[str, str], copy: Any
+) -> None:
     before = [manifest.id for manifest in SnapshotStore(copy.workspace).list()]
     parts = files(copy.workspace.features)
     with pytest.raises(TimeError, match="2024-06-17.*2024-06-10"):
@@ -158,9 +163,7 @@ def test_a_space_is_not_written_for_dates_before_its_weights(asked: dict[str, st
     assert files(copy.workspace.features) == parts
 
 
-def test_a_space_is_not_evaluated_for_dates_before_its_weights(
-    copy: Any, tmp_path: Path
-) -> None:
+def test_a_space_is_not_evaluated_for_dates_before_its_weights(copy: Any, tmp_path: Path) -> None:
     """A manifest that somebody wrote by hand: such figures would be too good to be true."""
     (manifest,) = SnapshotStore(copy.workspace).list()
     path = copy.workspace.snapshots / manifest.id / "manifest.json"

@@ -55,7 +55,9 @@ def test_it_judges_users_it_was_not_fitted_on() -> None:
     """One dimension per user: whoever scores the users of the fit would see a perfect probe."""
     identity = np.eye(N, dtype=np.float32)
     labels = np.random.default_rng(2).random(N) < 0.5
-    assert probe(identity, USERS, [task(labels)], splits=2)["A"]["auc"] == pytest.approx(0.5, abs=0.1)
+    assert probe(identity, USERS, [task(labels)], splits=2)["A"]["auc"] == pytest.approx(
+        0.5, abs=0.1
+    )
 
 
 def test_a_user_without_a_vector_counts_as_the_mean() -> None:

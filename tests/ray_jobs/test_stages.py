@@ -94,9 +94,7 @@ def test_a_missing_output_is_made_again(workspace: Workspace, work: Counted) -> 
 
 
 @pytest.mark.parametrize("content", ["", '{"outputs": [', "\x00"])
-def test_a_damaged_record_does_not_count(
-    workspace: Workspace, work: Counted, content: str
-) -> None:
+def test_a_damaged_record_does_not_count(workspace: Workspace, work: Counted, content: str) -> None:
     record = stages.run_stage(workspace, "cook", {}, work)
     (workspace.root / "stages" / f"cook-{record['key']}.json").write_text(content)
     assert stages.run_stage(workspace, "cook", {}, work)["number"] == 2

@@ -19,7 +19,7 @@ from encoders import checkpoint
 from encoders.checkpoint import CheckpointError
 from feature_repo.errors import InputError, TimeError
 from feature_repo.schema import CANONICAL
-from ray_jobs import presets, progress, train, workers
+from ray_jobs import loop, presets, progress, train, workers
 from ray_jobs.build_features import build
 from ray_jobs.workers import Workers
 
@@ -55,12 +55,12 @@ def test_every_stage_leaves_a_checkpoint_that_says_what_it_is(
         assert asdict(model.config) == asdict(type(model.config)(**info.config))
         lines = trained.progress(stage)
         assert [line["step"] for line in lines] == [2, 4, 6]
-        assert {k: v for k, v in lines[-1].items() if k != "step"} == info.metrics
+        assert {line["steps"] for line in lines} == {6} and lines[-1]["losses"] == info.metrics
 
 
 def test_alignment_starts_from_the_pretrained_stages(trained: Any, copy: Any) -> None:
     for stage in ("behaviour", "tabular", "search"):
-        record = copy.train("alignment", preset="still", from_=str(copy.checkpoint(stage)))
+        record = copy.train("alignment", preset="still", from_=[str(copy.checkpoint(stage))])
         aligned = weights(made(copy, record))
         start = weights(trained.checkpoint(stage))
         part = {name: aligned[f"{stage}.{name}"] for name in start}
@@ -68,9 +68,8 @@ def test_alignment_starts_from_the_pretrained_stages(trained: Any, copy: Any) ->
 
 
 def test_training_moves_every_part_of_the_model(trained: Any, copy: Any) -> None:
-    record = train.train_stage(copy.shared(preset=presets.preset("still")), "alignment",
-                               copy.start())  # fmt: skip
-    moved = differing(weights(made(copy, record)), weights(trained.checkpoint("alignment")))
+    still = copy.align(preset=presets.preset("still"))
+    moved = differing(weights(still), weights(trained.checkpoint("alignment")))
     for part in ("behaviour.", "tabular.", "search.albert.", "fusion.", "text.project.", "lora_A",
                  "lora_B", "log_scale"):  # fmt: skip
         assert [name for name in moved if part in name], part
@@ -132,23 +131,25 @@ def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     copy.forget(stage)
     shutil.rmtree(copy.workspace.cache)
     shutil.copytree(copy.workspace.root / "cache-before-alignment", copy.workspace.cache)
-    start = copy.start() if stage == "alignment" else {}
     report = progress.report
 
-    def killed(path: Path, step: int, metrics: dict[str, float]) -> None:
+    def killed(path: Path, stage: str, step: int, *more: Any) -> None:
         if step == 4:
             raise Killed
-        report(path, step, metrics)
+        report(path, stage, step, *more)
+
+    def run() -> Path:
+        return copy.align() if stage == "alignment" else made(copy, copy.train(stage))
 
     with monkeypatch.context() as patch:
         patch.setattr(progress, "report", killed)
         with pytest.raises(Killed):
-            train.train_stage(copy.shared(), stage, start)
+            run()
     assert not list(copy.workspace.checkpoints.glob(f"{stage}-*"))
-    record = train.train_stage(copy.shared(), stage, start)
+    directory = run()
     assert [line["step"] for line in copy.progress(stage)] == [2, 6]  # not again from the start
-    assert made(copy, record).name == trained.checkpoint(stage).name
-    assert differing(weights(made(copy, record)), weights(trained.checkpoint(stage))) == []
+    assert directory.name == trained.checkpoint(stage).name
+    assert differing(weights(directory), weights(trained.checkpoint(stage))) == []
 
 
 # --- warm starts
@@ -159,7 +160,7 @@ def test_a_warm_start_begins_with_the_weights_of_the_checkpoint(
     stage: str, trained: Any, copy: Any
 ) -> None:
     start = copy.checkpoint(stage)
-    record = copy.train(stage, preset="still", from_=str(start))
+    record = copy.train(stage, preset="still", from_=[str(start)])
     assert differing(weights(made(copy, record)), weights(start)) == []
     assert checkpoint.fingerprint(made(copy, record)) != checkpoint.fingerprint(start)
 
@@ -172,7 +173,7 @@ def test_a_warm_start_weeks_later_keeps_the_meaning_of_the_columns(
     later = bench.AS_OF + 4 * bench.WEEK
     build(copy.workspace, copy.dataset, later)
     start = copy.checkpoint(stage)
-    record = copy.train(stage, preset="still", from_=str(start), as_of=later)
+    record = copy.train(stage, preset="still", from_=[str(start)], as_of=later)
     assert differing(weights(made(copy, record)), weights(start)) == []
     before, after = (checkpoint.read_info(each).config for each in (start, made(copy, record)))
     columns = [c if stage == "tabular" else c["tabular"] for c in (before, after)]
@@ -185,17 +186,17 @@ def test_weights_from_the_future_are_refused(copy: Any, bench: ModuleType) -> No
     earlier = bench.AS_OF - 2 * bench.WEEK
     build(copy.workspace, copy.dataset, earlier)
     with pytest.raises(TimeError, match="from.*2024-06-17"):
-        copy.train("tabular", as_of=earlier, from_=str(copy.checkpoint("tabular")))
+        copy.train("tabular", as_of=earlier, from_=[str(copy.checkpoint("tabular"))])
 
 
 def test_a_checkpoint_that_the_stage_cannot_use_is_refused(copy: Any) -> None:
     with pytest.raises(InputError, match="from.*behaviour"):
-        copy.train("tabular", from_=str(copy.checkpoint("behaviour")))
+        copy.train("tabular", from_=[str(copy.checkpoint("behaviour"))])
 
 
 def test_a_missing_checkpoint_is_named(copy: Any, tmp_path: Path) -> None:
     with pytest.raises((InputError, CheckpointError), match="nowhere"):
-        copy.train("tabular", from_=str(tmp_path / "nowhere"))
+        copy.train("tabular", from_=[str(tmp_path / "nowhere")])
 
 
 # --- workers, devices, precision
@@ -204,8 +205,8 @@ def test_a_missing_checkpoint_is_named(copy: Any, tmp_path: Path) -> None:
 class Recorded:
     """In the place of Ray's trainer."""
 
-    def __init__(self, loop: Any, **options: Any) -> None:
-        self.loop, self.options, self.fitted = loop, options, False
+    def __init__(self, function: Any, **options: Any) -> None:
+        self.function, self.options, self.fitted = function, options, False
 
     def fit(self) -> None:
         self.fitted = True
@@ -215,46 +216,47 @@ class Recorded:
 def test_workers_and_gpus_reach_ray(
     num: int, use_gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainers = []
+    trainers: list[Recorded] = []
     monkeypatch.setattr(
         workers, "TorchTrainer", lambda *a, **k: trainers.append(Recorded(*a, **k)) or trainers[-1]
     )
+    ran: list[Any] = []
     for _ in range(2):
         workers.fit(
-            train.loop, {"x": 1}, Workers(num, use_gpu), name="tabular", directory=tmp_path / "run",
-            steps=3,
+            ran.append, [{"x": 1}, {"x": 2}], Workers(num, use_gpu), name="tabular",
+            directory=tmp_path / "runs",
         )  # fmt: skip
     first, second = trainers
-    assert first.fitted and first.loop is train.loop
-    assert first.options["train_loop_config"] == {"x": 1}
-    scaling, running = first.options["scaling_config"], first.options["run_config"]
-    assert (scaling.num_workers, scaling.use_gpu) == (num, use_gpu)
-    assert scaling._resources_per_worker_not_none["CPU"] == 1
-    assert scaling._resources_per_worker_not_none.get("GPU", 0) == int(use_gpu)
-    assert Path(running.storage_path).is_absolute()
-    assert running.storage_path.startswith(str(tmp_path / "run"))
+    first.function(first.options["train_loop_config"])
+    assert first.fitted and [config["x"] for config in ran[0]] == [1, 2]
+    (lines,) = {config["progress"] for config in ran[0]}
+    assert Path(lines).parent == tmp_path / "runs"
+    asked, running = first.options["scaling_config"], first.options["run_config"]
+    assert (asked.num_workers, asked.use_gpu) == (num, use_gpu)
+    assert asked._resources_per_worker_not_none["CPU"] == 1
+    assert asked._resources_per_worker_not_none.get("GPU", 0) == int(use_gpu)
+    assert running.storage_path.startswith(str(tmp_path / "runs"))
     assert running.name != second.options["run_config"].name  # Ray resumes what it knows by name
 
 
-def test_settings_of_the_command_reach_the_loop(
-    copy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    monkeypatch.setattr(train, "fit", lambda *a, **k: calls.append((a, k)))
+def test_settings_of_the_command_reach_the_loop(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(train, "fit", lambda *a, **k: calls.append(a))
     monkeypatch.setattr(train, "cluster", lambda workers: nullcontext())
     copy.train("tabular", workers=3, use_gpu=True, precision="bfloat16", seed=5)
-    ((loop, config, asked), options) = calls[0]
-    assert loop is train.loop and asked == Workers(3, True)
-    assert config["precision"] == "bfloat16" and config["spec"].seed == 5
-    assert config["spec"].preset.stages["tabular"].steps == options["steps"] == 6
+    ((function, (config,), asked),) = calls
+    assert function is loop.run_all and asked == Workers(3, True)
+    assert (config["precision"], config["spec"].seed, config["spec"].stage) == (
+        "bfloat16", 5, "tabular")  # fmt: skip
+    assert config["spec"].preset.stages["tabular"].steps == 6
 
 
 def test_precision_is_an_autocast_of_the_device() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert isinstance(train._autocast("float32", gpu), nullcontext)
+    assert isinstance(loop._autocast("float32", gpu), nullcontext)
     for device in (cpu, gpu):
         with pytest.warns(UserWarning) if device is gpu else nullcontext():
-            cast = train._autocast("bfloat16", device)
+            cast = loop._autocast("bfloat16", device)
         assert isinstance(cast, torch.autocast)
         assert (cast.device, cast.fast_dtype) == (device.type, torch.bfloat16)
 
@@ -292,7 +294,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_process_too(copy: Any) -> None:
 
 def test_learning_rate_warms_up_and_fades() -> None:
     settings = presets.Training(steps=100, batch_size=8, warmup_steps=10)
-    rates = [train._schedule(step, settings) for step in range(100)]
+    rates = [loop._schedule(step, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates.index(max(rates)) in (8, 9)
     assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
     assert 0 < rates[-1] < 0.001

@@ -112,9 +112,9 @@ def test_killed_while_saving_the_earlier_state_is_there(
     while True:
         done = 0
 
-        def until(*args: object, **options: object) -> object:
+        def until(*args: object, at: int = times, **options: object) -> object:
             nonlocal done
-            if done == times:
+            if done == at:
                 raise Killed
             done += 1
             return original(*args, **options)
