@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from feature_repo import schema, transforms
 from feature_repo.errors import TimeError
-from feature_repo.profiles import AGGREGATE_PREFIX, profile_weekly
+from feature_repo.profiles import profile_weekly
 
 Row = dict[str, Any]
 
@@ -247,7 +247,7 @@ def test_types_are_strings_doubles_and_keys() -> None:
         pa.string(), schema.TIMESTAMP, schema.TIMESTAMP)  # fmt: skip
     assert set(kinds.values()) == {pa.string(), pa.float64()}
     assert kinds["profile_plan"] == pa.string() and kinds["profile_age"] == pa.float64()
-    hand_made = {name for name in kinds if name.startswith(AGGREGATE_PREFIX)}
+    hand_made = {name for name in kinds if name.startswith(schema.AGGREGATE_PREFIX)}
     assert {"agg_recency_days", "agg_spend_bin", "agg_baskets_4w"} <= hand_made
     assert not {"main_store", "price_tier", "profile_plan"} & hand_made
 

@@ -180,11 +180,12 @@ def test_switches_have_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_and_command_line_make_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Any] = []
     monkeypatch.setattr(
-        sys, "argv", ["train", "--stage", "tabular", "--as-of", "2024-06-17", "--from", "x"]
-    )
+        sys, "argv", ["train", "--stage", "tabular", "--as-of", "2024-06-17", "--from", "x",
+                      "--from", "y"],
+    )  # fmt: skip
     main(Train, got.append)
-    assert got == [Train(stage="tabular", as_of="2024-06-17", from_="x")]
-    assert got == [Train(stage="tabular", as_of="2024-06-17", **{"from": "x"})]
+    assert got == [Train(stage="tabular", as_of="2024-06-17", from_=["x", "y"])]
+    assert got == [Train(stage="tabular", as_of="2024-06-17", **{"from": ["x", "y"]})]
 
 
 def test_dates_are_midnight_utc() -> None:
