@@ -98,7 +98,11 @@ class BehaviourEncoder(nn.Module):
         for source, bag in batch.bags.items():
             projected_VD = self.sources[source](lines_VE)
             z = z + functional.embedding_bag(
-                bag.ids, projected_VD, bag.offsets, mode="sum", per_sample_weights=bag.weights
+                bag.ids,
+                projected_VD,
+                bag.offsets,
+                mode="sum",
+                per_sample_weights=bag.weights.to(projected_VD.dtype),
             )
         z_BWD = z.view(B, W, -1)
         z_BWD = torch.where(batch.filled_BW.unsqueeze(-1), z_BWD, self.empty_D.expand_as(z_BWD))

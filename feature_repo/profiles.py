@@ -166,7 +166,8 @@ def _own_columns(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> tuple[st
         return "", ""
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE own AS SELECT user_id, {known} AS seen, categorical, "
-        f"continuous FROM profiles WHERE {known} < $anchor",
+        f"continuous FROM profiles WHERE {known} < $anchor QUALIFY row_number() OVER "
+        "(PARTITION BY user_id, seen ORDER BY timestamp DESC) = 1",
         at,
     )
     join = "ASOF LEFT JOIN own o ON r.user_id = o.user_id AND r.window_end > o.seen"

@@ -71,7 +71,7 @@ def window_ends(con: duckdb.DuckDBPyConnection, anchor: datetime) -> list[int]:
     """Exclusive ends (microseconds, ascending) of all weekly windows up to ``anchor``.
 
     Raises:
-        TimeError: when the anchor lies before the first data or more than a year after the last.
+        TimeError: when the anchor lies before the first data.
     """
     first, last = data_span(con)
     end = micros(anchor)
@@ -195,8 +195,10 @@ WITH future AS (
     SELECT * FROM known_events
     WHERE epoch_us(timestamp) >= $start AND epoch_us(timestamp) < $end AND seen < $known),
 subjects AS (
-    SELECT item_id, unnest(categories) AS subject, generate_subscripts(categories, 1) AS level
-    FROM items WHERE len(categories) > 0
+    SELECT item_id, subject, min(level) AS level FROM (  -- a name may stand on two levels
+        SELECT item_id, unnest(categories) AS subject, generate_subscripts(categories, 1) AS level
+        FROM items WHERE len(categories) > 0)
+    GROUP BY item_id, subject
     UNION ALL SELECT item_id, text, 0 FROM items WHERE len(categories) = 0),
 done AS (
     SELECT user_id, CASE source WHEN 'bill' THEN 'purchase' WHEN 'click' THEN 'click'

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 from rich.console import Console
+from rich.markup import escape
 
 from feature_repo.errors import InputError, OpenFoundError
 from feature_repo.settings import DEFAULT_WORKSPACE, WORKSPACE_VARIABLE, Workspace
@@ -108,6 +109,6 @@ def _ours(error: Exception) -> bool:
 
 def _fail(message: str, code: int) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"[bold red]error[/]: {message}", markup=True
+        f"[bold red]error[/]: {escape(message)}", markup=True
     )
     sys.exit(code)

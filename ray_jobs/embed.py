@@ -91,10 +91,11 @@ def embed(
     workspace: Workspace, dataset: Dataset, directory: Path, dates: Sequence[datetime]
 ) -> dict[str, Any]:
     """Write all kinds of the checkpoint's space at ``dates``; the last one gets the matrices."""
-    space = open_space(workspace, directory)
-    check_space_dates(space.trained_as_of, dates)
+    trained_as_of = parse_date(checkpoint.read_info(directory).trained_as_of)
+    check_space_dates(trained_as_of, dates)
     for anchor in _anchors(dates):
         build(workspace, dataset, anchor)
+    space = open_space(workspace, directory)
 
     def work(key: str) -> dict[str, Any]:
         store = SnapshotStore(workspace)

@@ -76,7 +76,9 @@ def run(settings: Evaluate) -> dict[str, Any]:
     con.close()
     out.mkdir(parents=True, exist_ok=True)
     visualise.zero_shot_bars(report["zero_shot"], out / "zero_shot.png")
-    durable.write(out / "report.json", json.dumps(report, indent=2).encode())
+    durable.write(
+        out / "report.json", json.dumps(_plain(report), indent=2, allow_nan=False).encode()
+    )
     durable.write(out / "report.md", to_markdown(report).encode())
     console.print(f"report: {out / 'report.md'}")
     return report
@@ -170,6 +172,15 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     names = ("auc", "ks", "precision", "lift_5")
     return {"tasks": len(rows), **{n: metrics.mean(r[n] for r in rows) for n in names},
             "each": rows}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what has no value becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _users(workspace: Workspace, manifest: Manifest) -> list[str]:

@@ -34,7 +34,7 @@ class Pipeline(Job):
     demographics: bool = Field(True, description="use the source's own profile columns")
     aggregates: bool = Field(True, description="let the tabular stage see hand-made aggregates")
     train: bool = Field(True, description="--no-train publishes random weights, as a control")
-    workers: int = Field(0, description="0 trains in this process, N on N Ray Train workers")
+    workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
     use_gpu: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0

@@ -20,6 +20,7 @@ from ray_jobs.protocol import Task
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _FIT_SHARE = 0.2
+_FOLDS = 3
 
 
 def probe(
@@ -31,7 +32,8 @@ def probe(
         vectors: float [N, D], rows in the order of ``users``. A user without one gets the mean.
         splits: stratified splits, seeds 0 … splits - 1.
     """
-    scaled = (vectors - vectors.mean(0)) / (vectors - vectors.mean(0)).std()
+    centred = vectors - vectors.mean(0)
+    scaled = centred / (centred.std() or 1.0)
     position = {user: row for row, user in enumerate(users)}
     results: dict[str, list[tuple[float, float]]] = {}
     for task in tasks:
@@ -47,11 +49,13 @@ def probe(
 
 
 def _fit_and_score(x: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:
+    if min(labels.sum(), (~labels).sum()) * _FIT_SHARE < _FOLDS:
+        return float("nan"), float("nan")  # too few of one class to cross-validate on
     split = StratifiedShuffleSplit(1, train_size=_FIT_SHARE, random_state=seed)
     fit, rest = next(split.split(x, labels))
     model = LogisticRegressionCV(
-        Cs=list(_STRENGTHS), cv=3, scoring="roc_auc", max_iter=500, l1_ratios=(0.0,),
-        use_legacy_attributes=False, solver="newton-cholesky",
+        Cs=list(_STRENGTHS), cv=_FOLDS, scoring="roc_auc", max_iter=500, l1_ratios=(0.0,),
+        use_legacy_attributes=False, tol=1e-3,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -20,11 +20,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from encoders import checkpoint
-from feature_repo.errors import InputError
+from feature_repo.errors import InputError, TimeError
 from feature_repo.store import FeatureStore
 from ray_jobs import objectives, presets, stages
 from ray_jobs.build_features import read_dataset
-from ray_jobs.command import Date, Job, console, main
+from ray_jobs.command import Date, Job, console, main, parse_date
 from ray_jobs.loop import run_all
 from ray_jobs.training_frames import Run, training_frames
 from ray_jobs.workers import Workers, cluster, fit
@@ -39,7 +39,7 @@ class Train(Job):
     from_: list[str] = Field([], alias="from", description="checkpoint to start from; may repeat")
     aggregates: bool = Field(True, description="let the tabular stage see hand-made aggregates")
     seed: int = 0
-    workers: int = Field(0, description="0 trains in this process, N on N Ray Train workers")
+    workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
     use_gpu: bool = False
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass")
 
@@ -52,11 +52,27 @@ def run(settings: Train) -> dict[str, Any]:
         settings.seed, Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
     paths = [Path(each).resolve() for each in settings.from_]
-    start = {checkpoint.read_info(path).model: str(path) for path in paths}
+    start = {_checked(path, settings): str(path) for path in paths}
     with cluster(shared.workers):
         record = train_stages(shared, {settings.stage: start})[settings.stage]
     console.print(f"checkpoint: {shared.workspace.root / record['checkpoint']}")
     return record
+
+
+def _checked(path: Path, settings: Train) -> str:
+    """The stage whose weights are in a checkpoint that ``settings`` may start from."""
+    info = checkpoint.read_info(path)
+    if settings.stage not in (info.model, "alignment"):
+        raise InputError(
+            f"from: {path} holds a {info.model} checkpoint; {settings.stage} can only start from "
+            f"a {settings.stage} one"
+        )
+    if parse_date(info.trained_as_of) > settings.as_of:
+        raise TimeError(
+            f"from: {path} was trained as of {info.trained_as_of[:10]} and has seen what comes "
+            f"after {settings.as_of:%Y-%m-%d}; start from an earlier one"
+        )
+    return info.model
 
 
 def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:

@@ -32,10 +32,7 @@ def embedding_map(
     if len(rows) > _MAX_POINTS:
         rows = rng.choice(rows, _MAX_POINTS, replace=False)
     chosen, names = vectors[rows], np.array(labels, object)[rows]
-    width = min(30, *chosen.shape)
-    reduced = PCA(width, random_state=seed).fit_transform(chosen)
-    perplexity = min(30.0, (len(rows) - 1) / 3)
-    points = TSNE(2, init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced)
+    points = _on_a_plane(chosen, seed)
 
     figure, axes = pyplot.subplots(figsize=(8, 6.5), layout="constrained")
     axes.scatter(*points.T, s=5, color="#d0d0d0", linewidths=0)
@@ -47,6 +44,15 @@ def embedding_map(
     axes.legend(markerscale=3, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(title=title, xticks=[], yticks=[])
     return _save(figure, path)
+
+
+def _on_a_plane(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """t-SNE after PCA, [N, 2]; equal vectors, of which it can make nothing, lie at random."""
+    if len(vectors) < 4 or vectors.std(0).max() == 0:
+        return np.random.default_rng(seed).normal(size=(len(vectors), 2))
+    reduced = PCA(min(30, *vectors.shape), random_state=seed).fit_transform(vectors)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    return TSNE(2, init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced)
 
 
 def zero_shot_bars(results: dict[str, Any], path: Path) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -134,6 +135,9 @@ class _Loop:
 
 def _check_resources(workers: Workers) -> None:
     if workers.num == 0:
+        if workers.use_gpu and not torch.cuda.is_available():
+            raise InputError("use_gpu: this process sees no GPU; leave it out, or use --workers on "
+                             "a cluster that has some")  # fmt: skip
         return
     has = ray.cluster_resources()
     wants = {"CPU": workers.num * workers.cpus_per_worker}
