@@ -170,7 +170,7 @@ def show(workspace: Workspace, as_of: datetime, demand: Demand) -> dict[str, Any
     )
     table = Table(box=None, padding=(0, 2))
     for column in ("user", "score", "then", "bought before (last 26 weeks)"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for user, score in list(zip(audience.ids, audience.scores, strict=True))[:4]:
         table.add_row(user, f"{score:.2f}", "[green]yes[/]" if user in after else "no",
                       _favourites(con, user, as_of))  # fmt: skip
@@ -245,7 +245,13 @@ def _favourites(con: Any, user: str, as_of: datetime) -> str:
         GROUP BY ALL ORDER BY n DESC, 1 LIMIT 3""",
         params={"user": user, "start": micros(as_of - PAST), "end": micros(as_of)},
     ).fetchall()
-    return ", ".join(f"{line} ×{n}" for line, n in rows) or "nothing"
+    return ", ".join(f"{_short(line)} ×{n}" for line, n in rows) or "nothing"
+
+
+def _short(line: str, width: int = 20) -> str:
+    """The finest part of a taxonomy line, cut to fit beside two others."""
+    name = line.rsplit(": ", 1)[-1]
+    return name if len(name) <= width else name[: width - 1] + "…"
 
 
 def _files(workspace: Workspace, figure: Path, started: float) -> None:
