@@ -21,7 +21,7 @@ from encoders import losses
 from encoders.batch import UserBatch
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
-from encoders.fusion import Fusion
+from encoders.fusion import Concatenation, Fusion
 from encoders.pairs import PairBatch
 from encoders.search import SearchConfig, SearchEncoder
 from encoders.tabular import TabularConfig, TabularEncoder
@@ -34,10 +34,12 @@ MODALITIES = ("behaviour", "tabular", "search")
 class AlignmentConfig:
     """Which modalities, how they are fused, and the geometry of the joint space."""
 
-    behaviour: BehaviourConfig = field(default_factory=BehaviourConfig)
+    behaviour: BehaviourConfig | None = field(default_factory=BehaviourConfig)
     tabular: TabularConfig | None = None
     search: SearchConfig | None = None
     text: TextConfig = field(default_factory=TextConfig)
+    windows: int = 26  # W, how many weekly windows of the past a user vector reads
+    fusion: Literal["attention", "concatenation"] = "attention"
     fusion_dim: int = 192
     fusion_layers: int = 2
     fusion_heads: int = 4
@@ -55,6 +57,14 @@ class AlignmentConfig:
                 object.__setattr__(self, name, kind(**value))
         if self.similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
+        if self.fusion not in ("attention", "concatenation"):
+            raise ValueError(f"fusion must be 'attention' or 'concatenation', got {self.fusion!r}")
+        if self.behaviour is None and self.tabular is None and self.search is None:
+            raise ValueError("expected at least one of behaviour, tabular and search")
+        if self.behaviour is not None and self.windows > self.behaviour.windows:
+            raise ValueError(
+                f"windows={self.windows} must be at most behaviour.windows={self.behaviour.windows}"
+            )
 
 
 class FoundModel(nn.Module):
@@ -65,20 +75,24 @@ class FoundModel(nn.Module):
     def __init__(self, config: AlignmentConfig):
         super().__init__()
         self.config = config
-        self.behaviour = BehaviourEncoder(config.behaviour)
+        self.behaviour = None if config.behaviour is None else BehaviourEncoder(config.behaviour)
         self.tabular = None if config.tabular is None else TabularEncoder(config.tabular)
         self.search = None if config.search is None else SearchEncoder(config.search)
         for encoder in (self.tabular, self.search):
             if encoder is not None:
                 for parameter in encoder.objective_parameters():
                     parameter.requires_grad_(False)
-        widths = [config.behaviour.dim]
+        widths = [] if config.behaviour is None else [config.behaviour.dim]
         widths += [] if config.tabular is None else [config.tabular.out_dim]
         widths += [] if config.search is None else [config.search.out_dim]
-        self.fusion = Fusion(
-            widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
-            layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
-        )  # fmt: skip
+        self.fusion: nn.Module
+        if config.fusion == "concatenation":
+            self.fusion = Concatenation(widths=widths, out_dim=config.text.dim)
+        else:
+            self.fusion = Fusion(
+                widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
+                layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
+            )  # fmt: skip
         self.text = TextTower(config.text)
         self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
 
@@ -89,6 +103,8 @@ class FoundModel(nn.Module):
         Words mean the same on either side before anything is learnt. Needs equal widths; without
         them the sides start at random.
         """
+        if self.behaviour is None or self.config.fusion == "concatenation":
+            return
         lines = self.behaviour.sources["bill"].linear.weight
         words = self.text.project.linear.weight
         out = self.fusion.out.weight
@@ -103,7 +119,9 @@ class FoundModel(nn.Module):
 
     def modalities(self, batch: UserBatch) -> dict[str, Tensor]:
         """Each modality's own vectors, [B, width] by name; only the modalities of this model."""
-        vectors = {"behaviour": self.behaviour(batch)}
+        vectors: dict[str, Tensor] = {}
+        if self.behaviour is not None:
+            vectors["behaviour"] = self.behaviour(batch)
         if self.tabular is not None:
             vectors["tabular"] = self.tabular(batch)
         if self.search is not None:

@@ -41,6 +41,7 @@ class BehaviourConfig:
     forecast_steps: int = 4  # k of eq. 6
     temperature: float = 1.0  # of the cosines in eq. 6
     pooling: Literal["mean", "recency"] = "recency"  # mean is eq. 5
+    forecast_weight: float = 1.0  # 0 switches the forecast off
     cycle: int = 4  # T of eq. 7, in weeks
     cycle_weight: float = 0.1  # λ of eq. 7
     dropout: float = 0.1
@@ -146,5 +147,5 @@ class BehaviourEncoder(nn.Module):
             temperature=config.temperature,
         )
         cycle = losses.cyclic(c_BWD, batch.filled_BW[:, :past], period=config.cycle)
-        total = forecast + config.cycle_weight * cycle
+        total = config.forecast_weight * forecast + config.cycle_weight * cycle
         return total, {"forecast": forecast, "cycle": cycle}

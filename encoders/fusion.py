@@ -2,7 +2,8 @@
 
 Each modality's vector is a token. In every layer each token queries the tokens of all present
 modalities; absent ones are masked. The fused vector is the mean over the present tokens, and a
-user with none gets a learned "cold" vector.
+user with none gets a learned "cold" vector. :class:`Concatenation` is what FOUND's Tables 4 and 5
+compare it with.
 
 Shapes: B users, M modalities, D width.
 """
@@ -71,3 +72,23 @@ class Fusion(nn.Module):
         weight_BM1 = present_BM.unsqueeze(-1).to(x_BMD.dtype)
         mean_BD = (x_BMD * weight_BM1).sum(1) / weight_BM1.sum(1).clamp(min=1.0)
         return self.out(torch.where(anyone_B1, mean_BD, self.cold_D))
+
+
+class Concatenation(nn.Module):
+    """The modalities' vectors side by side, through one linear map; an absent one is zero.
+
+    Args:
+        widths: width of each modality's vector, in order.
+        out_dim: width of the fused vector.
+    """
+
+    def __init__(self, *, widths: list[int], out_dim: int):
+        super().__init__()
+        self.out = nn.Linear(sum(widths), out_dim)
+
+    def forward(self, vectors: list[Tensor], present_BM: Tensor) -> Tensor:
+        """Fused vectors [B, out_dim] from one [B, width] per modality and who has which."""
+        shown = [
+            torch.where(present_BM[:, m : m + 1], vector, 0.0) for m, vector in enumerate(vectors)
+        ]
+        return self.out(torch.cat(shown, 1))

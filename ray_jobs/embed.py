@@ -130,7 +130,7 @@ def embed_at(
     con = open_tables(workspace.root / dataset.tables)
     users = users_before(con, date)
     con.close()
-    ends = retrieval.window_grid(date, space.model.config.behaviour.windows)
+    ends = retrieval.window_grid(date, space.model.config.windows)
     tables = retrieval.weekly_rows(workspace, users, ends)
     history = frames.history(tables, LineEncoder(workspace.cache))
     rows = history.rows(users, [micros(date)] * len(users))

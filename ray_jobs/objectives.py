@@ -25,6 +25,7 @@ from encoders.search import SearchEncoder
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import MINILM, LineEncoder, load_language_model
+from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
 from ray_jobs import frames
 from ray_jobs.presets import Preset
@@ -66,10 +67,11 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
 
 
 def _behaviour(spec: StageSpec, history: History) -> Objective:
-    model = BehaviourEncoder(spec.preset.behaviour)
+    config = spec.preset.taught("behaviour", spec.preset.behaviour)
+    model = BehaviourEncoder(config)
     model.whiten.fit(torch.from_numpy(history.lines_VE))
     model = _warm(model, spec)
-    collate = Collate(history, windows=spec.preset.behaviour.pretrain_windows)
+    collate = Collate(history, windows=config.pretrain_windows)
     return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
 
 
@@ -80,9 +82,9 @@ def _tabular(spec: StageSpec, history: History) -> Objective:
 
 
 def _search(spec: StageSpec, history: History) -> Objective:
-    model = _warm(SearchEncoder(spec.preset.search), spec)
+    model = _warm(SearchEncoder(spec.preset.taught("search", spec.preset.search)), spec)
     collate = Collate(
-        history, windows=spec.preset.behaviour.windows, search_tokens=search_tokenizer(),
+        history, windows=spec.preset.windows, search_tokens=search_tokenizer(),
         max_tokens=spec.preset.search.max_tokens,
     )  # fmt: skip
     searched = np.flatnonzero(history.searches.length) if history.searches else np.zeros(0, int)
@@ -135,13 +137,22 @@ def _fresh_model(
     pretrained = {
         stage: checkpoint.load(Path(path), expect=stage)[0] for stage, path in spec.start.items()
     }
-    behaviour, tabular, search = (pretrained.get(name) for name in MODALITIES)
+    fresh: dict[str, Any] = {"behaviour": preset.behaviour, "search": preset.search}
+    if "tabular" in preset.modalities:
+        fresh["tabular"] = fitted_columns(spec, history)
+    encoders = {
+        name: pretrained[name].config if name in pretrained else fresh[name]
+        for name in preset.modalities
+        if name != "search" or history.searches
+    }
+    if not encoders:
+        raise InputError(f"modalities: this data set has none of {list(preset.modalities)}")
     model = FoundModel(
         AlignmentConfig(
-            behaviour=behaviour.config if behaviour else preset.behaviour,
-            tabular=tabular.config if tabular else fitted_columns(spec, history),
-            search=(search.config if search else preset.search) if history.searches else None,
+            **{name: encoders.get(name) for name in MODALITIES},
+            windows=preset.windows,
             text=preset.text,
+            fusion=preset.fusion,
             fusion_dim=preset.fusion_dim,
             fusion_layers=preset.fusion_layers,
             dropout=preset.behaviour.dropout,
@@ -149,10 +160,10 @@ def _fresh_model(
             temperature=0.07 if preset.similarity == "cosine" else 1.0,
         )
     )
-    if behaviour is None:
+    if model.behaviour is not None and "behaviour" not in pretrained:
         model.behaviour.whiten.fit(torch.from_numpy(history.lines_VE))
-    for stage, encoder in pretrained.items():
-        getattr(model, stage).load_state_dict(encoder.state_dict())
+    for stage in encoders.keys() & pretrained.keys():
+        getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
     # The language model's own vectors of every fact, said plainly: what whitening is fitted on.
     plain = [
@@ -195,9 +206,8 @@ def fitted_columns(spec: StageSpec, history: History) -> TabularConfig:
     assert history.profile is not None
     without = None if spec.preset.aggregates else AGGREGATE_PREFIX
     columns = TableColumns.fit(history.profile, without_prefix=without)
-    return replace(
-        spec.preset.tabular, vocabularies=columns.vocabularies, scales=columns.scales
-    )  # fmt: skip
+    config = spec.preset.taught("tabular", spec.preset.tabular)
+    return replace(config, vocabularies=columns.vocabularies, scales=columns.scales)
 
 
 def collate_for(model: FoundModel, history: History) -> Collate:
@@ -205,7 +215,7 @@ def collate_for(model: FoundModel, history: History) -> Collate:
     config = model.config
     return Collate(
         history,
-        windows=config.behaviour.windows,
+        windows=config.windows,
         table=None if config.tabular is None else config.tabular.columns,
         search_tokens=None if config.search is None else search_tokenizer(),
         max_tokens=64 if config.search is None else config.search.max_tokens,

@@ -1,6 +1,6 @@
 """The whole story, in order: data → features → encoders → embeddings → live snapshot.
 
-    python -m ray_jobs.pipeline --source complete-journey --as-of 2017-11-06 --preset laptop \\
+    python -m ray_jobs.pipeline --source complete-journey --as-of 2017-11-06 --preset best \\
         --workspace DIR [--no-demographics] [--workers 2] [--seed 0]
 
 Finished stages are reused; a killed run goes on where it stopped when started again.
@@ -8,7 +8,6 @@ Finished stages are reused; a killed run goes on where it stopped when started a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -16,23 +15,22 @@ from pydantic import Field
 
 from ray_jobs import presets
 from ray_jobs.build_features import build, ingest
-from ray_jobs.command import Date, Job, console, main
+from ray_jobs.command import Date, console, main
 from ray_jobs.embed import embed
 from ray_jobs.publish import publish
+from ray_jobs.recipe import Recipe
 from ray_jobs.train import train_stages
 from ray_jobs.training_frames import Run, training_frames
 from ray_jobs.workers import Workers, cluster
 
 
-class Pipeline(Job):
+class Pipeline(Recipe):
     """Build and publish a snapshot from raw data."""
 
     source: str = Field("complete-journey", description="complete-journey | synthetic:users=N,"
                         "seed=N | files:mapping.yaml")  # fmt: skip
     as_of: Date = Field(description="everything known strictly before this date may be used")
-    preset: str = Field("laptop", description="|".join(presets.PRESETS))
     demographics: bool = Field(True, description="use the source's own profile columns")
-    aggregates: bool = Field(True, description="let the tabular stage see hand-made aggregates")
     train: bool = Field(True, description="--no-train publishes random weights, as a control")
     workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
     use_gpu: bool = False
@@ -44,7 +42,7 @@ class Pipeline(Job):
 def run(settings: Pipeline) -> dict[str, Any]:
     """Everything, in order. Returns the id of the snapshot that is live at the end."""
     started = perf_counter()
-    chosen = replace(presets.preset(settings.preset), aggregates=settings.aggregates)
+    chosen = settings.chosen
     if not settings.train:
         chosen = presets.untrained(chosen)
     workspace = settings.place
@@ -56,8 +54,8 @@ def run(settings: Pipeline) -> dict[str, Any]:
         workspace, dataset, settings.as_of, chosen, settings.seed,
         Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
-    modalities = training_frames(shared)["views"]
-    first = ["behaviour", "tabular", *(["search"] if "search" in modalities else [])]
+    searches = "search" in training_frames(shared)["views"]
+    first = [stage for stage in chosen.pretrained() if stage != "search" or searches]
     with cluster(shared.workers):
         records = train_stages(shared, {stage: {} for stage in first})
         start = {stage: str(workspace.root / records[stage]["checkpoint"]) for stage in first}

@@ -1,6 +1,6 @@
 """Train stages of a build; the loop itself is in ``loop.py``.
 
-    python -m ray_jobs.train --stage tabular --as-of 2017-11-06 --preset laptop --workspace DIR
+    python -m ray_jobs.train --stage tabular --as-of 2017-11-06 --preset best --workspace DIR
     python -m ray_jobs.train --stage alignment --from CHECKPOINT …        warm start
 
 Stages: behaviour, tabular and search pre-train one modality each; alignment fuses them and meets
@@ -11,7 +11,7 @@ report when the same command is given again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -22,22 +22,21 @@ from pydantic import Field
 from encoders import checkpoint
 from feature_repo.errors import InputError, TimeError
 from feature_repo.store import FeatureStore
-from ray_jobs import objectives, presets, stages
+from ray_jobs import objectives, stages
 from ray_jobs.build_features import read_dataset
-from ray_jobs.command import Date, Job, console, main, parse_date
+from ray_jobs.command import Date, console, main, parse_date
 from ray_jobs.loop import run_all
+from ray_jobs.recipe import Recipe
 from ray_jobs.training_frames import Run, training_frames
 from ray_jobs.workers import Workers, cluster, fit
 
 
-class Train(Job):
+class Train(Recipe):
     """Train one stage."""
 
     stage: Literal["behaviour", "tabular", "search", "alignment"]
     as_of: Date = Field(description="train on what was known strictly before this date")
-    preset: str = Field("laptop", description="|".join(presets.PRESETS))
     from_: list[str] = Field([], alias="from", description="checkpoint to start from; may repeat")
-    aggregates: bool = Field(True, description="let the tabular stage see hand-made aggregates")
     seed: int = 0
     workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
     use_gpu: bool = False
@@ -47,8 +46,7 @@ class Train(Job):
 def run(settings: Train) -> dict[str, Any]:
     """Train the stage alone; returns its record (``checkpoint`` is relative to the workspace)."""
     shared = Run(
-        settings.place, read_dataset(settings.place), settings.as_of,
-        replace(presets.preset(settings.preset), aggregates=settings.aggregates),
+        settings.place, read_dataset(settings.place), settings.as_of, settings.chosen,
         settings.seed, Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
     paths = [Path(each).resolve() for each in settings.from_]

@@ -12,9 +12,10 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_repo.errors import TimeError
-from feature_repo.schema import TIMESTAMP
+from feature_repo.schema import FACTS, TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.transforms import data_span, facts, micros, open_tables, users_before, window_ends
 from ray_jobs import frames, retrieval
@@ -48,9 +49,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         ends = window_ends(con, as_of)
         users = users_before(con, as_of)
         tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends])
-        tables["facts"] = facts(
-            con, cutoffs, horizon_days=preset.horizon_days, known_before=as_of
-        )  # fmt: skip
+        tables["facts"] = _facts(con, cutoffs, as_of, preset)
         tables["samples"] = _samples(con, cutoffs)
         con.close()
         directory = workspace.root / "training" / key
@@ -63,7 +62,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
                 "views": [name.split("_")[0] for name in tables]}  # fmt: skip
 
     inputs = [shared.dataset.tables, as_of.isoformat(), preset.horizon_days, preset.num_cutoffs,
-              preset.cutoff_step_days]  # fmt: skip
+              preset.cutoff_step_days, preset.text_period]  # fmt: skip
     return run_stage(workspace, "samples", inputs, work)
 
 
@@ -84,6 +83,19 @@ def training_cutoffs(
             "at least a week of history; take a later date"
         )
     return usable
+
+
+def _facts(
+    con: duckdb.DuckDBPyConnection, cutoffs: list[datetime], as_of: datetime, preset: Preset
+) -> pa.Table:
+    """Facts of the horizon after each cut-off, or, as an ablation, of the one before it."""
+    days = preset.horizon_days
+    if preset.text_period == "future":
+        return facts(con, cutoffs, horizon_days=days, known_before=as_of)
+    horizon = timedelta(days=days)
+    told = facts(con, [t - horizon for t in cutoffs], horizon_days=days, known_before=as_of)
+    moved = pc.add(told["cutoff"], pa.scalar(horizon))
+    return told.set_column(told.column_names.index("cutoff"), FACTS.field("cutoff"), moved)
 
 
 def _samples(con: duckdb.DuckDBPyConnection, cutoffs: list[datetime]) -> pa.Table:

@@ -52,7 +52,7 @@ app = typer.Typer(
 app.command(
     # Whatever follows the verb belongs to the job, even if an option of ours has the same name.
     context_settings={"allow_interspersed_args": False},
-    epilog="Example: openfound submit pipeline --preset laptop --as-of 2017-11-06",
+    epilog="Example: openfound submit pipeline --preset best --as-of 2017-11-06",
 )(cli_jobs.submit)
 app.add_typer(cli_jobs.app, name="job")
 

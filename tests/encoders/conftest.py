@@ -241,7 +241,7 @@ def tiny_config(tiny_bert: str, world: World) -> Callable[..., AlignmentConfig]:
                     generator_dim=8,
                 ),
                 "text": TextConfig(model=tiny_bert, dim=6, hidden=8, lora_rank=2, max_tokens=40),
-                "fusion_dim": 8, "fusion_layers": 1, "fusion_heads": 2, **changes,
+                "windows": 4, "fusion_dim": 8, "fusion_layers": 1, "fusion_heads": 2, **changes,
             }
         )  # fmt: skip
 

@@ -42,10 +42,10 @@ VIEWS = ("behaviour_weekly", "profile_weekly", "search_weekly")
 
 
 def tiny_preset() -> Preset:
-    """The laptop's structure at a width of 16 and six steps per stage."""
-    laptop = presets.laptop()
+    """The structure of `best` at a width of 16 and six steps per stage."""
+    best = presets.best()
     return replace(
-        laptop,
+        best,
         name="tiny",
         horizon_days=14,
         num_cutoffs=3,
@@ -60,6 +60,7 @@ def tiny_preset() -> Preset:
             generator_dim=16,
         ),
         text=TextConfig(dim=16, hidden=16, lora_rank=2),
+        windows=8,
         fusion_dim=16,
         fusion_layers=1,
         max_facts=60,
@@ -70,7 +71,7 @@ def tiny_preset() -> Preset:
             name: replace(
                 stage, steps=6, batch_size=16, report_every=2, warmup_steps=2, learning_rate=1e-3
             )
-            for name, stage in laptop.stages.items()
+            for name, stage in best.stages.items()
         },
     )  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_help_tells_presets_stages_and_formats(
 ) -> None:
     call("train", "--help")
     out = capsys.readouterr().out
-    for text in ("laptop", "behaviour,tabular,search,alignment", "--from", "--use-gpu",
+    for text in ("best", "behaviour,tabular,search,alignment", "--from", "--use-gpu",
                  "float32,bfloat16"):  # fmt: skip
         assert text in out, text
     call("embed", "--help")
@@ -92,7 +92,7 @@ def test_an_unknown_option_is_refused_by_name(
         ("pipeline", ["--as-of", "2017-02-30"], "as-of", "a date like 2017-11-06"),
         ("build_features", [], "as-of", "required"),
         ("build_features", ["--as-of", "2024-06-17", "--source", "nowhere"], "source", "synthetic"),
-        ("pipeline", ["--as-of", "2024-06-17", "--preset", "huge"], "preset", "laptop"),
+        ("pipeline", ["--as-of", "2024-06-17", "--preset", "huge"], "preset", "best"),
         ("pipeline", ["--as-of", "2024-06-17", "--preset", "[/red]"], "preset", "[/red]"),
         ("train", [*COMPLETE["train"], "--workers", "-1"], "workers", ""),
         ("train", [*COMPLETE["train"], "--workers", "two"], "workers", "valid integer"),
@@ -152,7 +152,7 @@ def test_the_environment_does_not_steer_a_job(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "argv", ["pipeline", "--as-of", "2024-06-17"])
     main(Pipeline, got.append)
     (settings,) = got
-    assert (settings.seed, settings.source, settings.preset) == (0, "complete-journey", "laptop")
+    assert (settings.seed, settings.source, settings.preset) == (0, "complete-journey", "best")
     assert (settings.workers, settings.train, settings.keep) == (0, True, 5)
     assert settings.workspace == "./workspace"
     assert settings.as_of == datetime(2024, 6, 17, tzinfo=UTC)

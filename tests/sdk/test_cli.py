@@ -107,7 +107,7 @@ def test_snapshots_activate_rollback_health(service: Any, run: Any) -> None:
         (["activate", "ghost"], 2, "there is no"),
         (["activate", "../x"], 2, "expected an id"),
         (["submit", "dance"], 2, "unknown job"),
-        (["submit", "--preset", "laptop", "pipeline"], 2, "No such option"),
+        (["submit", "--preset", "best", "pipeline"], 2, "No such option"),
         (["submit", "train", "--address", "http://x"], 2, "Put it first"),
         (["submit", "--address", "auto", "train"], 2, "expected the dashboard's"),
     ],
@@ -137,13 +137,13 @@ def test_a_wrong_key_is_told_apart_from_wrong_input(
 
 
 def test_submit_passes_everything_after_the_verb_on_as_it_is(ray: Any, run: Any) -> None:
-    args = ["--preset", "laptop", "--as-of", "2017-11-06", "--json", "--help", "--", "-x", "a b"]
+    args = ["--preset", "best", "--as-of", "2017-11-06", "--json", "--help", "--", "-x", "a b"]
     result = run("submit", "pipeline", *args)
     assert result.exit_code == 0
     assert result.stdout == "loading\ntraining 50%\ndone ✓\n"
     sent = json.loads(ray.requests[0]["body"])["entrypoint"]
     assert sent == (
-        "python -m ray_jobs.pipeline --preset laptop --as-of 2017-11-06 --json --help -- -x 'a b'"
+        "python -m ray_jobs.pipeline --preset best --as-of 2017-11-06 --json --help -- -x 'a b'"
     )
     for status in ("PENDING", "RUNNING", "SUCCEEDED", "took 3 s"):
         assert status in result.stderr

@@ -50,14 +50,14 @@ def test_a_job_is_submitted_and_its_log_followed_once_through(ray: Any) -> None:
     log: list[str] = []
     statuses: list[str] = []
     with quick() as jobs:
-        job = jobs.submit("pipeline", ["--preset", "laptop", "--as-of", "2017-11-06"])
+        job = jobs.submit("pipeline", ["--preset", "best", "--as-of", "2017-11-06"])
         info = jobs.follow(job, log.append, on_status=statuses.append)
     assert "".join(log) == "loading\ntraining 50%\ndone ✓\n"
     assert log[:2] == ["loading\n", "train"]
     assert statuses == ["PENDING", "RUNNING", "SUCCEEDED"]
     assert (info.status, info.ended, info.seconds) == ("SUCCEEDED", True, 3.0)
     sent = json.loads(ray.requests[0]["body"])
-    assert sent["entrypoint"] == ("python -m ray_jobs.pipeline --preset laptop --as-of 2017-11-06")
+    assert sent["entrypoint"] == ("python -m ray_jobs.pipeline --preset best --as-of 2017-11-06")
     assert job.startswith("pipeline-")
     assert "runtime_env" not in sent
 

@@ -1,0 +1,198 @@
+"""Switches of the recipe: each leaves out what it names, and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from encoders.alignment import MODALITIES, FoundModel
+from encoders.fusion import Concatenation, Fusion
+from feature_repo.errors import InputError
+from ray_jobs import objectives, pipeline, presets
+from ray_jobs.embed import encode_rows
+from ray_jobs.pipeline import Pipeline
+from ray_jobs.training_frames import training_frames
+
+AS_OF = ["--as-of", "2024-06-17"]
+
+
+@pytest.fixture
+def spec_of(trained: Any, bench: ModuleType) -> Callable[..., objectives.StageSpec]:
+    """A stage of the trained workspace under the tiny preset, with some fields changed."""
+
+    def build(stage: str = "alignment", *, start: bool = False, **changes: Any) -> Any:
+        preset = replace(bench.tiny_preset(), **changes)
+        (samples,) = (trained.workspace.root / "training").iterdir()
+        return objectives.StageSpec(
+            stage, str(samples), str(trained.workspace.cache), preset, seed=0,
+            start=trained.start() if start else {},
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "kept", [("behaviour",), ("tabular",), ("search", "tabular"), ("behaviour", "search")]
+)
+def test_a_modality_left_out_has_no_encoder_and_no_vector(
+    spec_of: Callable, kept: tuple[str, ...]
+) -> None:
+    objective = objectives.build(spec_of(start=True, modalities=kept))
+    model = objective.model
+    assert isinstance(model, FoundModel)
+    assert [name for name in MODALITIES if getattr(model, name) is not None] == sorted(
+        kept, key=MODALITIES.index
+    )
+    batch = objective.batch(0, 0, 16)
+    model.loss(batch)[0].backward()
+    assert {*model.modalities(batch.users)} == {*kept}
+
+
+def test_embedding_leaves_it_out_too(spec_of: Callable, trained: Any) -> None:
+    model = objectives.build(spec_of(modalities=("tabular",))).model.eval()
+    tables = objectives.frames.read(Path(spec_of().frames))
+    history = objectives.frames.history(tables, objectives.LineEncoder(trained.workspace.cache))
+    vectors = encode_rows(model, objectives.collate_for(model, history), np.arange(5))
+    assert {*vectors} == {"tabular", "fused"}
+
+
+def test_fusion_can_be_concatenation(spec_of: Callable) -> None:
+    attention = objectives.build(spec_of(start=True)).model
+    objective = objectives.build(spec_of(start=True, fusion="concatenation"))
+    concatenation = objective.model
+    assert isinstance(attention.fusion, Fusion)
+    assert isinstance(concatenation.fusion, Concatenation)
+    for name in MODALITIES:  # the encoders are the same pre-trained ones
+        mine, theirs = (getattr(m, name).state_dict() for m in (attention, concatenation))
+        assert mine.keys() == theirs.keys()
+    batch = objective.batch(0, 0, 16).users
+    with torch.no_grad():
+        vectors = concatenation.eval().modalities(batch)
+        shown = [v * batch.present_BM[:, m, None] for m, v in enumerate(vectors.values())]
+        expected = concatenation.fusion.out(torch.cat(shown, 1))
+        torch.testing.assert_close(concatenation.fuse(vectors, batch), expected)
+
+
+@pytest.mark.parametrize("off", presets.OBJECTIVES)
+def test_an_objective_left_out_weighs_nothing(spec_of: Callable, off: str) -> None:
+    stage, weights = presets.OBJECTIVES[off]
+    kept = tuple(name for name in presets.OBJECTIVES if name != off)
+    whole = objectives.build(spec_of(stage))
+    part = objectives.build(spec_of(stage, objectives=kept))
+    before, after = whole.model.config, part.model.config
+    assert all(getattr(before, name) > 0 for name in weights)
+    assert after == replace(before, **dict.fromkeys(weights, 0.0))
+    torch.manual_seed(0)
+    total, parts = part.model.loss(part.batch(0, 0, 16))
+    others = [n for n, (of, _) in presets.OBJECTIVES.items() if of == stage and n != off]
+    assert (total.item() > 0) == bool(others)
+    assert all(value.item() > 0 for value in parts.values())  # still reported
+
+
+def test_what_is_pretrained_follows_objectives_modalities_and_stages(bench: ModuleType) -> None:
+    tiny = bench.tiny_preset()
+    assert tiny.pretrained() == ("behaviour", "tabular", "search")
+    assert replace(tiny, objectives=("mlm", "search")).pretrained() == ("tabular", "search")
+    assert replace(tiny, modalities=("behaviour",)).pretrained() == ("behaviour",)
+    assert replace(tiny, two_stage=False).pretrained() == ()
+
+
+def test_one_stage_aligns_encoders_that_nothing_has_pretrained(
+    spec_of: Callable, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[dict[str, Any]] = []
+
+    def train_stages(shared: Any, stages: dict[str, Any]) -> dict[str, Any]:
+        wanted.append(stages)
+        return {stage: {"checkpoint": f"checkpoints/{stage}"} for stage in stages}
+
+    monkeypatch.setattr(pipeline, "train_stages", train_stages)
+    monkeypatch.setattr(pipeline, "embed", lambda *_: {"snapshot": "s"})
+    monkeypatch.setattr(pipeline, "publish", lambda *_, **__: None)
+    for two_stage in (True, False):
+        settings = Pipeline(workspace=trained.root, source=trained.dataset.source,
+                            as_of="2024-06-17", preset="tiny", two_stage=two_stage)  # fmt: skip
+        monkeypatch.setattr(pipeline, "ingest", lambda *_, **__: trained.dataset)
+        monkeypatch.setattr(pipeline, "build", lambda *_: None)
+        pipeline.run(settings)
+    first, second, _, alone = wanted
+    assert {*first} == {*second["alignment"]} == {"behaviour", "tabular", "search"}
+    assert alone == {"alignment": {}}
+
+
+def test_text_of_the_same_period_ends_at_the_cutoff(
+    copy: Any, bench: ModuleType, world: Any
+) -> None:
+    horizon = timedelta(days=14)
+    preset = replace(bench.tiny_preset(), text_period="same")
+    both = {
+        name: training_frames(copy.shared(preset=replace(preset, text_period=name)))
+        for name in ("future", "same")
+    }
+    assert both["future"]["key"] != both["same"]["key"]
+    root = copy.workspace.root
+    facts = {n: pq.read_table(root / r["outputs"][0] / "facts.parquet") for n, r in both.items()}
+    samples = [pq.read_table(root / r["outputs"][0] / "samples.parquet") for r in both.values()]
+    assert samples[0].equals(samples[1])
+    searches = world.searches.to_pylist()
+    for name, shift in (("future", timedelta(0)), ("same", -horizon)):
+        told = {
+            (row["user_id"], row["cutoff"], row["subject"]): row["count"]
+            for row in facts[name].to_pylist()
+            if row["kind"] == "search"
+        }
+        cutoffs = sorted({row["cutoff"] for row in facts[name].to_pylist()})
+        expected: dict[tuple[str, Any, str], float] = {}
+        for cutoff in cutoffs:
+            for row in searches:
+                if cutoff + shift <= row["timestamp"] < cutoff + shift + horizon:
+                    key = (row["user_id"], cutoff, row["text"])
+                    expected[key] = expected.get(key, 0.0) + 1.0
+        assert told == expected
+        assert told
+
+
+def test_switches_are_options_of_the_command(call: Callable[..., Any]) -> None:
+    settings = call(*AS_OF, "--modalities", "behaviour,tabular", "--objectives", "mlm", "--fusion",
+                    "concatenation", "--no-two-stage", "--text-period", "same",
+                    "--no-aggregates")  # fmt: skip
+    assert settings.chosen == replace(
+        presets.best(), modalities=("behaviour", "tabular"), objectives=("mlm",), aggregates=False,
+        fusion="concatenation", two_stage=False, text_period="same",
+    )  # fmt: skip
+    assert call(*AS_OF).chosen == presets.best()
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Settings of ``python -m ray_jobs.pipeline`` with these arguments."""
+
+    def run(*arguments: str) -> Any:
+        got: list[Any] = []
+        monkeypatch.setattr("sys.argv", ["pipeline", *arguments])
+        pipeline.main(Pipeline, got.append)
+        return got[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"modalities": ("behaviour", "smell")}, "modalities.*smell"),
+        ({"modalities": ()}, "modalities: expected at least one"),
+        ({"objectives": ("nsp",)}, "objectives.*forecast.*nsp"),
+        ({"fusion": "sum"}, "fusion: expected one of.*'sum'"),
+        ({"text_period": "past"}, "text_period.*same.*'past'"),
+    ],
+)
+def test_a_switch_that_is_unknown_is_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        replace(presets.best(), **changes)
