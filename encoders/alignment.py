@@ -22,10 +22,13 @@ from encoders.batch import UserBatch
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
 from encoders.fusion import Concatenation, Fusion
+from encoders.habits import HabitConfig, HabitEncoder
 from encoders.pairs import PairBatch
 from encoders.search import SearchConfig, SearchEncoder
 from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import TextConfig, TextTower
+
+_ORDER_WEIGHT = 0.2  # of the order of users against the fit of each pair
 
 MODALITIES = ("behaviour", "tabular", "search")
 
@@ -44,17 +47,26 @@ class AlignmentConfig:
     fusion_layers: int = 2
     fusion_heads: int = 4
     dropout: float = 0.1
+    habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
+    objective: Literal["infonce", "intents"] = "infonce"
     similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = 0.07  # start value; learned
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("behaviour", BehaviourConfig), ("tabular", TabularConfig),
-            ("search", SearchConfig), ("text", TextConfig),
+            ("search", SearchConfig), ("text", TextConfig), ("habits", HabitConfig),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, dict):  # read back from JSON
                 object.__setattr__(self, name, kind(**value))
+        if self.habits is not None and self.habits.width != self.text.dim:
+            raise ValueError(
+                f"habits.width={self.habits.width} must be text.dim={self.text.dim}: habits are "
+                "read through sentence vectors"
+            )
+        if self.objective not in ("infonce", "intents"):
+            raise ValueError(f"objective must be 'infonce' or 'intents', got {self.objective!r}")
         if self.similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
         if self.fusion not in ("attention", "concatenation"):
@@ -93,7 +105,13 @@ class FoundModel(nn.Module):
                 widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
                 layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
             )  # fmt: skip
+        self.habits = None if config.habits is None else HabitEncoder(config.habits)
         self.text = TextTower(config.text)
+        if config.objective == "intents":
+            width = self.text.whiten.mean_E.shape[0]
+            self.base_rate = nn.Linear(width, 1)  # log-odds of a sentence, from its words
+            self.fit_scale = nn.Parameter(torch.zeros(()))
+            nn.init.zeros_(self.base_rate.weight)
         self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
 
     @torch.no_grad()
@@ -103,6 +121,10 @@ class FoundModel(nn.Module):
         Words mean the same on either side before anything is learnt. Needs equal widths; without
         them the sides start at random.
         """
+        if self.habits is not None:
+            nn.init.zeros_(self.fusion.out.weight)  # habits speak first, in the words themselves
+            nn.init.zeros_(self.fusion.out.bias)
+            return
         if self.behaviour is None or self.config.fusion == "concatenation":
             return
         lines = self.behaviour.sources["bill"].linear.weight
@@ -132,6 +154,10 @@ class FoundModel(nn.Module):
         """Fused user vectors in the joint space, [B, D] (eq. 13)."""
         columns = [MODALITIES.index(name) for name in vectors]
         fused_BD = self.fusion(list(vectors.values()), batch.present_BM[:, columns])
+        if self.config.habits is not None and self.habits is not None and batch.habits is not None:
+            whitened_VE = self.text.whiten(batch.habits.subjects_VE)
+            profile_BP = batch.values_BF[:, : self.config.habits.profile_width]
+            fused_BD = fused_BD + self.habits(batch.habits, whitened_VE, profile_BP)
         if self.config.similarity == "cosine":
             return functional.normalize(fused_BD, dim=-1)
         return fused_BD
@@ -150,9 +176,18 @@ class FoundModel(nn.Module):
         return self.sentences(self.text.tokenize(texts))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE over all workers' users and sentences (eq. 15)."""
+        """InfoNCE (eq. 15), or the fit and the order of intents, over all workers' pairs."""
         users_BD = gather_with_grad(self.forward(batch.users))
-        text_SD = gather_with_grad(self.sentences(batch.tokens))
-        logits_BS = users_BD @ text_SD.T * self.log_scale.exp()
-        total = losses.alignment(logits_BS, batch.positive_BS)
-        return total, {"infonce": total, "scale": self.log_scale.exp().detach()}
+        read_SE = self.text.read(batch.tokens)
+        text_SD = gather_with_grad(functional.normalize(self.text.project(read_SE), dim=-1))
+        score_BS = users_BD @ text_SD.T
+        if self.config.objective == "infonce":
+            total = losses.alignment(score_BS * self.log_scale.exp(), batch.label_BS > 0)
+            return total, {"infonce": total, "scale": self.log_scale.exp().detach()}
+        base_rate_S = gather_with_grad(self.base_rate(read_SE)).squeeze(-1)
+        fit, order = losses.intents(
+            score_BS * self.log_scale.exp(), label_BS=batch.label_BS, base_rate_S=base_rate_S,
+            weight_S=batch.weight_S, fit_scale=self.fit_scale.exp(),
+        )  # fmt: skip
+        total = fit + _ORDER_WEIGHT * order
+        return total, {"fit": fit, "order": order}

@@ -110,6 +110,40 @@ def alignment(logits_BS: Tensor, positive_BS: Tensor) -> Tensor:
     return 0.5 * (_one_way(logits_BS, positive_BS) + _one_way(logits_BS.T, positive_BS.T))
 
 
+def intents(
+    logits_BS: Tensor,
+    *,
+    label_BS: Tensor,
+    base_rate_S: Tensor,
+    weight_S: Tensor,
+    fit_scale: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What single-intent sentences teach: whom each fits, and in what order.
+
+    Args:
+        logits_BS: scores of users against sentences.
+        label_BS: 1 fits, 0 does not, -1 unknown; unknown pairs count nowhere.
+        base_rate_S: log-odds of a sentence for a user who scores 0.
+        weight_S: how much each sentence counts.
+        fit_scale: turns scores into log-odds; the order needs a sharpness of its own.
+
+    Returns:
+        The element-wise cross-entropy, which also teaches calibrated contrasts between users, and
+        InfoNCE over users, which only orders them. Sentences without a fitting user do not count
+        in the second.
+    """
+    known_BS = label_BS >= 0
+    error_BS = functional.binary_cross_entropy_with_logits(
+        logits_BS * fit_scale + base_rate_S,
+        label_BS.clamp(min=0).to(logits_BS.dtype),
+        reduction="none",
+    )
+    error_S = (error_BS * known_BS).sum(0) / known_BS.sum(0).clamp(min=1)
+    fit = (error_S * weight_S).sum() / weight_S.sum()
+    order = _one_way(logits_BS.masked_fill(~known_BS, -1e4).T, (label_BS > 0).T)
+    return fit, order
+
+
 def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
     negative = torch.logsumexp(logits.masked_fill(positive, float("-inf")), dim=1, keepdim=True)
     # log p = x - log(e^x + sum of negatives), one positive at a time.

@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from encoders.layers import ResidualMlp, Whiten
+from encoders.layers import NearIdentity, ResidualMlp, Whiten
 
 MINILM = "all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -167,7 +167,10 @@ class TextConfig:
 
     model: str = MINILM
     dim: int = 256
-    hidden: int = 512
+    projection: Literal["mlp", "near_identity"] = "mlp"
+    hidden: int = 512  # of "mlp"
+    rank: int = 48  # of "near_identity", which keeps the language model's width
+    shrink: float = 0.1  # of the whitening; less tells sentences further apart
     lora_rank: int = 8
     lora_alpha: int = 16
     max_tokens: int = 48
@@ -193,12 +196,18 @@ class TextTower(nn.Module):
             lora_dropout=0.0,
         )  # fmt: skip
         self.model = get_peft_model(model, lora)
-        self.whiten = Whiten(model.config.hidden_size)
+        self.whiten = Whiten(model.config.hidden_size, shrink=config.shrink)
         width = model.config.hidden_size
-        self.project = ResidualMlp(width, config.dim, hidden=config.hidden)
+        self.project: nn.Module
+        if config.projection == "near_identity":
+            self.project = NearIdentity(width, rank=config.rank)
+            bias = self.project.out.bias
+        else:
+            self.project = ResidualMlp(width, config.dim, hidden=config.hidden)
+            bias = self.project.linear.bias
         # What all sentences share lets users differ in overall activity. Whitening took it out
         # of the input, so it starts in the bias, as long as the rest.
-        nn.init.normal_(self.project.linear.bias, std=0.5)
+        nn.init.normal_(bias, std=0.5)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and mask, [N, L] each, padded to the longest text and cut at ``max_tokens``."""
@@ -209,18 +218,23 @@ class TextTower(nn.Module):
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
-        """Vectors in the joint space, [N, D], not normalised.
+        """Vectors in the joint space, [N, D], not normalised; ``tokens`` as :meth:`read` takes."""
+        projected: Tensor = self.project(self.read(tokens))
+        return projected
+
+    def read(self, tokens: dict[str, Tensor]) -> Tensor:
+        """The language model's own vectors, whitened, [N, E].
 
         Args:
             tokens: of :meth:`tokenize`; or ``{"pooled": [N, E]}``, the untuned language model's
                 own vectors, which skips it.
         """
         if "pooled" in tokens:
-            return self.project(self.whiten(tokens["pooled"]))
+            return self.whiten(tokens["pooled"])
         hidden_NLE = self.model(**tokens).last_hidden_state
         mask_NL = tokens["attention_mask"]
         pooled = pool(hidden_NLE, mask_NL, causal=self.causal)
-        return self.project(self.whiten(nn.functional.normalize(pooled, dim=-1)))
+        return self.whiten(nn.functional.normalize(pooled, dim=-1))
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
@@ -20,7 +21,7 @@ from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourEncoder
-from encoders.pairs import FactTable, PairSampler
+from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.search import SearchEncoder
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
@@ -60,9 +61,11 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
     torch.manual_seed(spec.seed)
     tables = frames.read(Path(spec.frames))
     lines = LineEncoder(Path(spec.cache))
-    history = frames.history(tables, lines)
+    same = spec.preset.text.model == MINILM
+    sentences = lines if same else LineEncoder(Path(spec.cache), model=spec.preset.text.model)
+    history = frames.history(tables, lines, sentences)
     if spec.stage == "alignment":
-        return _alignment(spec, history, tables, lines, world_size)
+        return _alignment(spec, history, tables, sentences, world_size)
     return _PRETRAINING[spec.stage](spec, history)
 
 
@@ -95,24 +98,32 @@ def _alignment(
     spec: StageSpec,
     history: History,
     tables: dict[str, pa.Table],
-    lines: LineEncoder,
+    sentences: LineEncoder,
     world_size: int,
 ) -> Objective:
     preset = spec.preset
     users, cutoffs = tables["samples"]["user_id"].to_pylist(), tables["samples"]["cutoff"]
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
-    facts = FactTable(most_frequent(tables["facts"], preset.max_facts), users, cutoffs_us)
-    same = preset.text.model == MINILM
-    sentences = lines if same else LineEncoder(Path(spec.cache), model=preset.text.model)
+    told = most_frequent(coarse(tables["facts"], preset.fact_levels), preset.max_facts)
+    facts = FactTable(told, users, cutoffs_us)
+    outcomes = None
+    if "outcomes" in tables:
+        outcomes = OutcomeTable(tables["outcomes"], users, cutoffs_us)
     if spec.stage in spec.start:
         model = cast(FoundModel, checkpoint.load(Path(spec.start[spec.stage]))[0])
     else:
-        model = _fresh_model(spec, history, facts, sentences)
+        model = _fresh_model(spec, history, facts, outcomes, sentences)
+        if model.habits is not None:
+            rng = np.random.default_rng(spec.seed)
+            some = collate_for(model, history).habits(rng.choice(rows, 2_000))
+            if some is not None:
+                model.habits.fit(some)
     sampler = PairSampler(
         collate_for(model, history), facts, rows,
         lambda texts: {"pooled": torch.from_numpy(sentences(texts))},
         num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
+        outcomes=outcomes, outcome_weight=preset.outcome_weight,
     )  # fmt: skip
     first_tuned = preset.stages["alignment"].steps - preset.tuned_steps
 
@@ -130,7 +141,11 @@ def _alignment(
 
 
 def _fresh_model(
-    spec: StageSpec, history: History, facts: FactTable, sentences: LineEncoder
+    spec: StageSpec,
+    history: History,
+    facts: FactTable,
+    outcomes: OutcomeTable | None,
+    sentences: LineEncoder,
 ) -> FoundModel:
     """Fusion and text tower around the pre-trained modality encoders, or around new ones."""
     preset = spec.preset
@@ -147,6 +162,9 @@ def _fresh_model(
     }
     if not encoders:
         raise InputError(f"modalities: this data set has none of {list(preset.modalities)}")
+    habits = preset.habits if preset.aggregates else None
+    if habits is not None and "tabular" in encoders:
+        habits = replace(habits, profile_width=len(encoders["tabular"].scales))
     model = FoundModel(
         AlignmentConfig(
             **{name: encoders.get(name) for name in MODALITIES},
@@ -156,6 +174,8 @@ def _fresh_model(
             fusion_dim=preset.fusion_dim,
             fusion_layers=preset.fusion_layers,
             dropout=preset.behaviour.dropout,
+            habits=habits,
+            objective=preset.objective,
             similarity=preset.similarity,
             temperature=0.07 if preset.similarity == "cosine" else 1.0,
         )
@@ -165,13 +185,20 @@ def _fresh_model(
     for stage in encoders.keys() & pretrained.keys():
         getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
-    # The language model's own vectors of every fact, said plainly: what whitening is fitted on.
+    # The language model's own vectors of all that is asked in training, said plainly: what whitening is fitted on.
     plain = [
         templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
         for kind, subject in facts.names
     ]
+    if outcomes is not None:
+        plain += [templates.outcome_sentence(name, horizon_days=d) for name, d in outcomes.names]
     model.text.whiten.fit(torch.from_numpy(sentences(plain)))
     return model
+
+
+def coarse(facts: pa.Table, levels: int | None) -> pa.Table:
+    """Facts about the ``levels`` coarsest levels of the taxonomy; all of them if None."""
+    return facts if levels is None else facts.filter(pc.less_equal(facts["level"], levels))
 
 
 def most_frequent(facts: pa.Table, num: int) -> pa.Table:
@@ -219,6 +246,7 @@ def collate_for(model: FoundModel, history: History) -> Collate:
         table=None if config.tabular is None else config.tabular.columns,
         search_tokens=None if config.search is None else search_tokenizer(),
         max_tokens=64 if config.search is None else config.search.max_tokens,
+        habit_windows=0 if config.habits is None else config.habits.windows,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from encoders.alignment import MODALITIES
 from encoders.behaviour import BehaviourConfig
+from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
 from encoders.tabular import TabularConfig
 from encoders.text import TextConfig
@@ -38,6 +39,7 @@ class Training:
     learning_rate: float = 4e-4  # A.1
     weight_decay: float = 0.01
     warmup_steps: int = 20
+    encoder_rate: float = 1.0  # learning rate of what was pre-trained, against the rest
     report_every: int = 25
 
 
@@ -68,6 +70,10 @@ class Preset:
     fusion: Literal["attention", "concatenation"] = "attention"
     two_stage: bool = True  # False aligns encoders that nothing has pre-trained
     text_period: Literal["future", "same"] = "future"  # same: the horizon before the cut-off
+    habits: HabitConfig | None = None  # aggregates that are read through their text
+    objective: Literal["infonce", "intents"] = "infonce"  # of alignment
+    outcome_weight: float = 0.0  # of sentences about overall behaviour; 0 leaves them out
+    fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
 
     def __post_init__(self) -> None:
         for name, known in (("modalities", MODALITIES), ("objectives", tuple(OBJECTIVES))):
@@ -106,24 +112,28 @@ def best() -> Preset:
     return Preset(
         name="best",
         horizon_days=28,
-        num_cutoffs=16,
-        cutoff_step_days=14,
+        num_cutoffs=26,
+        cutoff_step_days=7,
         behaviour=BehaviourConfig(dim=dim, dropout=0.0),
         tabular=TabularConfig(dim=32, out_dim=dim, dropout=0.0),
         search=SearchConfig(out_dim=dim),
-        text=TextConfig(dim=dim),
+        text=TextConfig(dim=384, projection="near_identity", rank=128, shrink=0.03),
+        habits=HabitConfig(),
+        objective="intents",
+        outcome_weight=4.0,
+        fact_levels=2,
         fusion_dim=dim,
         fusion_layers=2,
         similarity="dot",
         max_facts=400,
         num_sentences=384,
-        tuned_steps=10,
+        tuned_steps=0,
         tuned_sentences=48,
         stages={
             "behaviour": Training(steps=60, batch_size=96, learning_rate=1e-3),
             "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
             "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
-            "alignment": Training(steps=250, batch_size=256, learning_rate=2e-3),
+            "alignment": Training(steps=240, batch_size=512, learning_rate=4e-3, encoder_rate=0.1),
         },
     )
 
