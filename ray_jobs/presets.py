@@ -39,7 +39,7 @@ class Training:
     learning_rate: float = 4e-4  # A.1
     weight_decay: float = 0.01
     warmup_steps: int = 20
-    encoder_rate: float = 1.0  # learning rate of what was pre-trained, against the rest
+    encoder_rate: float = 1.0  # learning rate of encoders and fusion, against the rest
     report_every: int = 25
 
 
