@@ -185,14 +185,16 @@ def _fresh_model(
     for stage in encoders.keys() & pretrained.keys():
         getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
-    # What whitening is fitted on: the language model's vectors of all that is asked, said plainly.
+    # What whitening is fitted on: the language model's vectors of all that is asked or counted,
+    # said plainly. A subject that is never asked for in training still has its own direction.
     plain = [
         templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
         for kind, subject in facts.names
     ]
     if outcomes is not None:
         plain += [templates.outcome_sentence(name, horizon_days=d) for name, d in outcomes.names]
-    model.text.whiten.fit(torch.from_numpy(sentences(plain)))
+    counted = history.habits_VE if model.habits is not None else history.habits_VE[:0]
+    model.text.whiten.fit(torch.from_numpy(np.concatenate([sentences(plain), counted])))
     return model
 
 

@@ -117,7 +117,7 @@ def best() -> Preset:
         behaviour=BehaviourConfig(dim=dim, dropout=0.0),
         tabular=TabularConfig(dim=32, out_dim=dim, dropout=0.0),
         search=SearchConfig(out_dim=dim),
-        text=TextConfig(dim=384, projection="near_identity", rank=128, shrink=0.03),
+        text=TextConfig(dim=384, projection="near_identity", rank=64, shrink=0.03),
         habits=HabitConfig(),
         objective="intents",
         outcome_weight=4.0,
@@ -133,7 +133,13 @@ def best() -> Preset:
             "behaviour": Training(steps=60, batch_size=96, learning_rate=1e-3),
             "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
             "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
-            "alignment": Training(steps=240, batch_size=512, learning_rate=4e-3, encoder_rate=0.1),
+            "alignment": Training(
+                steps=240,
+                batch_size=512,
+                learning_rate=4e-3,
+                weight_decay=1.0,
+                encoder_rate=0.1,
+            ),
         },
     )
 
