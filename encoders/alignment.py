@@ -45,7 +45,9 @@ class AlignmentConfig:
     fusion_heads: int = 4
     dropout: float = 0.1
     similarity: Literal["dot", "cosine"] = "dot"
-    temperature: float = 0.07  # start value; learned
+    temperature: float = 0.07  # of eq. 15, which has none (1)
+    learn_temperature: bool = True  # start from it instead of keeping it
+    symmetric: bool = True  # eq. 15 contrasts a user among sentences; also a sentence among users
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -78,7 +80,7 @@ class FoundModel(nn.Module):
         self.behaviour = None if config.behaviour is None else BehaviourEncoder(config.behaviour)
         self.tabular = None if config.tabular is None else TabularEncoder(config.tabular)
         self.search = None if config.search is None else SearchEncoder(config.search)
-        for encoder in (self.tabular, self.search):
+        for encoder in (self.behaviour, self.tabular, self.search):
             if encoder is not None:
                 for parameter in encoder.objective_parameters():
                     parameter.requires_grad_(False)
@@ -94,7 +96,9 @@ class FoundModel(nn.Module):
                 layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
             )  # fmt: skip
         self.text = TextTower(config.text)
-        self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
+        self.log_scale = nn.Parameter(
+            torch.tensor(1.0 / config.temperature).log(), requires_grad=config.learn_temperature
+        )
 
     @torch.no_grad()
     def start_aligned(self) -> None:
@@ -103,7 +107,8 @@ class FoundModel(nn.Module):
         Words mean the same on either side before anything is learnt. Needs equal widths; without
         them the sides start at random.
         """
-        if self.behaviour is None or self.config.fusion == "concatenation":
+        read = self.config.behaviour
+        if read is None or read.window_encoder != "lines" or not isinstance(self.fusion, Fusion):
             return
         lines = self.behaviour.sources["bill"].linear.weight
         words = self.text.project.linear.weight
@@ -154,5 +159,5 @@ class FoundModel(nn.Module):
         users_BD = gather_with_grad(self.forward(batch.users))
         text_SD = gather_with_grad(self.sentences(batch.tokens))
         logits_BS = users_BD @ text_SD.T * self.log_scale.exp()
-        total = losses.alignment(logits_BS, batch.positive_BS)
+        total = losses.alignment(logits_BS, batch.positive_BS, symmetric=self.config.symmetric)
         return total, {"infonce": total, "scale": self.log_scale.exp().detach()}

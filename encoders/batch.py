@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from encoders.table import TableColumns
+from encoders.window_text import WindowText, WindowTexts
 from feature_repo.schema import TIMESTAMP
 
 WEEK_US = 7 * 24 * 3600 * 1_000_000
@@ -57,6 +58,7 @@ class UserBatch:
     missing_BF: Tensor  # bool
     tokens_BL: Tensor  # int64, 0 = padding
     present_BM: Tensor  # bool: behaviour, tabular, search
+    window_text: WindowText | None = None  # where windows are read as text
 
     def __len__(self) -> int:
         return len(self.known_BW)
@@ -66,13 +68,14 @@ class UserBatch:
         moved = {
             field.name: getattr(self, field.name).to(device)
             for field in fields(self)
-            if field.name != "bags"
+            if field.name not in ("bags", "window_text")
         }
+        text = None if self.window_text is None else self.window_text.to(device)
         bags = {
             name: Bags(bag.ids.to(device), bag.offsets.to(device), bag.weights.to(device))
             for name, bag in self.bags.items()
         }
-        return replace(self, bags=bags, **moved)
+        return replace(self, bags=bags, window_text=text, **moved)
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ class Collate:
         table: fitted columns of the profile table; None leaves the modality out.
         search_tokens: token ids of a search text; None leaves the modality out.
         max_tokens: L, length at which a user's joined searches are cut.
+        line_tokens: token ids of a line, where windows are read as text.
+        window_tokens: limit of a window's text.
     """
 
     def __init__(
@@ -162,8 +167,15 @@ class Collate:
         table: TableColumns | None = None,
         search_tokens: Callable[[str], list[int]] | None = None,
         max_tokens: int = 64,
+        line_tokens: Callable[[str], list[int]] | None = None,
+        window_tokens: int = 64,
     ):
         self.history, self.num_windows, self.max_tokens = history, windows, max_tokens
+        self._texts: WindowTexts | None = None
+        if line_tokens is not None:
+            self._texts = WindowTexts(
+                history.lists, history.line_texts, history.times_R, line_tokens, window_tokens
+            )
         self._codes = self._values = self._missing = None
         if table is not None and history.profile is not None:
             self._codes, self._values, self._missing = table.encode(history.profile)
@@ -209,6 +221,7 @@ class Collate:
             missing_BF=torch.from_numpy(missing),
             tokens_BL=torch.from_numpy(tokens_BL),
             present_BM=torch.from_numpy(present_BM),
+            window_text=None if self._texts is None else self._texts(rows_BW[filled_BW]),
         )
 
     def _table(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
