@@ -139,10 +139,12 @@ class BehaviourEncoder(nn.Module):
     def _read_texts(self, batch: UserBatch) -> Tensor:
         text = batch.window_text
         assert text is not None, "cut the batch with Collate(line_tokens=…)"
+        empty_BWD = self.empty_D.expand(*batch.filled_BW.shape, -1)
+        if len(text.tokens_NL) == 0:
+            return empty_BWD
         mask_NL = text.tokens_NL != PAD
         hidden_NLD = contextual(self.albert, text.tokens_NL, mask_NL, text.segments_NL)
-        z_ND = self.read(mean_pool(hidden_NLD, mask_NL))
-        empty_BWD = z_ND.new_zeros((*batch.filled_BW.shape, self.config.dim))
+        z_ND = self.read(mean_pool(hidden_NLD, mask_NL)).to(empty_BWD.dtype)
         return empty_BWD.masked_scatter(batch.filled_BW.unsqueeze(-1), z_ND)
 
     def _sum_lines(self, batch: UserBatch) -> Tensor:

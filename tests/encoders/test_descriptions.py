@@ -18,7 +18,7 @@ ORDER = ["purchased", "browsed", "searched for", "clicked", "paid"]
 
 @pytest.fixture(scope="module")
 def facts(world: Any, make_facts: Callable) -> Facts:
-    return make_facts(world.users, world.end, seed=2)
+    return make_facts(world.users, world.end, seed=3)
 
 
 @pytest.fixture

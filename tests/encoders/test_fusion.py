@@ -126,9 +126,8 @@ def test_concatenation_is_a_linear_map_of_what_is_there() -> None:
     widths = [3, 5]
     fusion = Concatenation(widths=widths, out_dim=4)
     vectors = [torch.randn(6, width) for width in widths]
-    present = torch.tensor(
-        [[True, True], [True, False], [False, True], [False, False]] + [[1, 1]] * 2
-    )
+    has = [[True, True], [True, False], [False, True], [False, False]]
+    present = torch.tensor([*has, *[[True, True]] * 2])
     fused = fusion(vectors, present)
     for b in range(6):
         parts = [v[b] if present[b, m] else torch.zeros(widths[m]) for m, v in enumerate(vectors)]

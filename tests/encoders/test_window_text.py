@@ -166,10 +166,21 @@ def test_the_albert_reads_each_window_alone(world: Any, collate_of: Callable) ->
     assert torch.equal(z_BWD[unknown], encoder.unknown_D.detach().expand(int(unknown.sum()), -1))
 
 
+def test_users_without_any_text_have_vectors(world: Any, collate_of: Callable) -> None:
+    encoder = BehaviourEncoder(ALBERT).eval()
+    silent = [row | {n: [] for n in row if n in ("bills", "clicks") or n.endswith("_counts")}
+              | {"searches": []} for row in world.rows]  # fmt: skip
+    batch = collate_of(silent)(np.arange(4))
+    assert len(batch.window_text.tokens_NL) == 0
+    assert encoder(batch).isfinite().all()
+    total, _ = encoder.loss(batch)
+    assert total.item() == 0.0
+
+
 def test_the_source_of_a_line_matters(world: Any, collate_of: Callable) -> None:
     encoder = BehaviourEncoder(ALBERT).eval()
     batch = collate_of()(np.arange(len(world.rows)))
-    other = replace(batch.window_text, segments_NL=2 - batch.window_text.segments_NL)
+    other = replace(batch.window_text, segments_NL=(batch.window_text.segments_NL + 1) % 3)
     with torch.no_grad():
         moved = (encoder(batch) - encoder(replace(batch, window_text=other))).abs().amax(1)
     assert moved[batch.filled_BW.any(1)].min() > 1e-5
@@ -190,15 +201,15 @@ def test_the_papers_encoder_learns_to_forecast(
     collate = Collate(world.history(rows), windows=4, line_tokens=tokens_of, window_tokens=12)
     batch = collate(np.arange(len(rows)))
     encoder = BehaviourEncoder(replace(ALBERT, temporal=temporal, learn_temperature=True))
-    optimizer = torch.optim.Adam(encoder.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(encoder.parameters(), 2e-2)
     history = []
-    for _ in range(40):
+    for _ in range(60):
         total, parts = encoder.loss(batch)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         history.append(parts["forecast"].item())
-    assert history[-1] < history[0] - 0.4
+    assert history[-1] < history[0] - 0.3
     assert encoder.log_temperature.item() < 0  # the cosines are sharpened
     learnt = {n for n, p in encoder.named_parameters() if p.grad is not None and p.grad.any()}
     assert any(n.startswith("albert.embeddings.word") for n in learnt)
