@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -11,11 +12,13 @@ from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.batch import Collate
 from encoders.pairs import PairBatch
-from encoders.text import MINILM
+from encoders.text import MINILM, LineEncoder
 from feature_repo.errors import InputError
-from ray_jobs import objectives, presets, train
+from feature_repo.transforms import micros
+from ray_jobs import frames, objectives, presets, train
 from ray_jobs.embed import embed
 from ray_jobs.presets import Preset
+from ray_jobs.training_frames import training_frames
 
 FAITHFUL = ("laptop", "paper")
 
@@ -104,10 +107,9 @@ def test_the_laptop_recipe_trains_and_embeds(copy: Any, bench: Any) -> None:
 
 def test_descriptions_are_drawn_over_users_and_windows_are_tokens(copy: Any, bench: Any) -> None:
     preset = small(presets.laptop(), steps=1, size=8)
-    from ray_jobs.training_frames import training_frames
-
-    frames = copy.workspace.root / training_frames(copy.shared(preset=preset))["outputs"][0]
-    spec = objectives.StageSpec("alignment", str(frames), str(copy.workspace.cache), preset, 0)
+    record = training_frames(copy.shared(preset=preset))
+    directory = copy.workspace.root / record["outputs"][0]
+    spec = objectives.StageSpec("alignment", str(directory), str(copy.workspace.cache), preset, 0)
     whole = objectives.build(spec).batch(3, 0, 16)
     assert isinstance(whole, PairBatch)
     assert whole.positive_BS.shape == (16, 16)
@@ -123,19 +125,17 @@ def test_descriptions_are_drawn_over_users_and_windows_are_tokens(copy: Any, ben
 def test_the_same_windows_are_read_online_as_in_training(copy: Any, bench: Any) -> None:
     """A collate for one user alone gives what the whole history's gives."""
     preset = small(presets.laptop(), steps=0, size=8)
-    spec = objectives.StageSpec(
-        "alignment", str(next((copy.workspace.root / "training").iterdir())),
-        str(copy.workspace.cache), preset, 0,
-    )  # fmt: skip
+    directory = next((copy.workspace.root / "training").iterdir())
+    spec = objectives.StageSpec("alignment", str(directory), str(copy.workspace.cache), preset, 0)
     model = objectives.build(spec).model.eval()
-    tables = objectives.frames.read(objectives.Path(spec.frames))
-    lines = objectives.LineEncoder(copy.workspace.cache)
-    every = objectives.frames.history(tables, lines)
-    user = every.user_ids[len(every.user_ids) // 2]
-    alone = objectives.frames.history(
-        {n: t.filter(np.array(t["user_id"].to_pylist()) == user) for n, t in tables.items()}, lines
+    tables = frames.read(directory)
+    lines = LineEncoder(copy.workspace.cache)
+    every = frames.history(tables, lines)
+    users, time = sorted(set(every.user_ids)), micros(bench.AS_OF)
+    user = next(u for u in users if every.rows([u], [time])[0] >= 0)
+    alone = frames.history(
+        {name: t.filter(pc.equal(t["user_id"], user)) for name, t in tables.items()}, lines
     )
-    time = max(t for u, t in every._row if u == user)
     vectors = []
     for history in (every, alone):
         collate: Collate = objectives.collate_for(model, history)
