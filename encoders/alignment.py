@@ -50,7 +50,9 @@ class AlignmentConfig:
     habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
     objective: Literal["infonce", "intents"] = "infonce"
     similarity: Literal["dot", "cosine"] = "dot"
-    temperature: float = 0.07  # start value; learned
+    temperature: float = 0.07  # of eq. 15, which has none (1)
+    learn_temperature: bool = True  # start from it instead of keeping it
+    symmetric: bool = True  # eq. 15 contrasts a user among sentences; also a sentence among users
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -90,7 +92,7 @@ class FoundModel(nn.Module):
         self.behaviour = None if config.behaviour is None else BehaviourEncoder(config.behaviour)
         self.tabular = None if config.tabular is None else TabularEncoder(config.tabular)
         self.search = None if config.search is None else SearchEncoder(config.search)
-        for encoder in (self.tabular, self.search):
+        for encoder in (self.behaviour, self.tabular, self.search):
             if encoder is not None:
                 for parameter in encoder.objective_parameters():
                     parameter.requires_grad_(False)
@@ -112,7 +114,9 @@ class FoundModel(nn.Module):
             self.base_rate = nn.Linear(width, 1)  # log-odds of a sentence, from its words
             self.fit_scale = nn.Parameter(torch.zeros(()))
             nn.init.zeros_(self.base_rate.weight)
-        self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
+        self.log_scale = nn.Parameter(
+            torch.tensor(1.0 / config.temperature).log(), requires_grad=config.learn_temperature
+        )
 
     @torch.no_grad()
     def start_aligned(self) -> None:
@@ -125,7 +129,8 @@ class FoundModel(nn.Module):
             nn.init.zeros_(self.fusion.out.weight)  # habits speak first, in the words themselves
             nn.init.zeros_(self.fusion.out.bias)
             return
-        if self.behaviour is None or self.config.fusion == "concatenation":
+        read = self.config.behaviour
+        if read is None or read.window_encoder != "lines" or not isinstance(self.fusion, Fusion):
             return
         lines = self.behaviour.sources["bill"].linear.weight
         words = self.text.project.linear.weight
@@ -180,13 +185,14 @@ class FoundModel(nn.Module):
         users_BD = gather_with_grad(self.forward(batch.users))
         read_SE = self.text.read(batch.tokens)
         text_SD = gather_with_grad(functional.normalize(self.text.project(read_SE), dim=-1))
-        score_BS = users_BD @ text_SD.T
+        scaled_BS = users_BD @ text_SD.T * self.log_scale.exp()
         if self.config.objective == "infonce":
-            total = losses.alignment(score_BS * self.log_scale.exp(), batch.label_BS > 0)
+            fits_BS = batch.label_BS > 0
+            total = losses.alignment(scaled_BS, fits_BS, symmetric=self.config.symmetric)
             return total, {"infonce": total, "scale": self.log_scale.exp().detach()}
         base_rate_S = gather_with_grad(self.base_rate(read_SE)).squeeze(-1)
         fit, order = losses.intents(
-            score_BS * self.log_scale.exp(), label_BS=batch.label_BS, base_rate_S=base_rate_S,
+            scaled_BS, label_BS=batch.label_BS, base_rate_S=base_rate_S,
             weight_S=batch.weight_S, fit_scale=self.fit_scale.exp(),
         )  # fmt: skip
         total = fit + _ORDER_WEIGHT * order

@@ -21,6 +21,7 @@ from encoders.habit_counts import HabitBatch, habit_counts
 from encoders.lists import Lists, compressed, distinct, merged
 from encoders.table import TableColumns
 from encoders.templates import habit_sentence
+from encoders.window_text import WindowText, WindowTexts
 from feature_repo.schema import TIMESTAMP
 
 WEEK_US = 7 * 24 * 3600 * 1_000_000
@@ -62,6 +63,7 @@ class UserBatch:
     tokens_BL: Tensor  # int64, 0 = padding
     present_BM: Tensor  # bool: behaviour, tabular, search
     habits: HabitBatch | None = None
+    window_text: WindowText | None = None  # where windows are read as text
 
     def __len__(self) -> int:
         return len(self.known_BW)
@@ -71,14 +73,15 @@ class UserBatch:
         moved = {
             field.name: getattr(self, field.name).to(device)
             for field in fields(self)
-            if field.name not in ("bags", "habits")
+            if field.name not in ("bags", "habits", "window_text")
         }
+        text = None if self.window_text is None else self.window_text.to(device)
         bags = {
             name: Bags(bag.ids.to(device), bag.offsets.to(device), bag.weights.to(device))
             for name, bag in self.bags.items()
         }
         habits = None if self.habits is None else self.habits.to(device)
-        return replace(self, bags=bags, habits=habits, **moved)
+        return replace(self, bags=bags, habits=habits, window_text=text, **moved)
 
 
 class History:
@@ -173,6 +176,8 @@ class Collate:
         search_tokens: token ids of a search text; None leaves the modality out.
         max_tokens: L, length at which a user's joined searches are cut.
         habit_windows: how many weeks habits are counted over; 0 leaves them out.
+        line_tokens: token ids of a line, where windows are read as text.
+        window_tokens: limit of a window's text.
     """
 
     def __init__(
@@ -184,9 +189,16 @@ class Collate:
         search_tokens: Callable[[str], list[int]] | None = None,
         max_tokens: int = 64,
         habit_windows: int = 0,
+        line_tokens: Callable[[str], list[int]] | None = None,
+        window_tokens: int = 64,
     ):
         self.habit_windows = habit_windows
         self.history, self.num_windows, self.max_tokens = history, windows, max_tokens
+        self._texts: WindowTexts | None = None
+        if line_tokens is not None:
+            self._texts = WindowTexts(
+                history.lists, history.line_texts, history.times_R, line_tokens, window_tokens
+            )
         self._codes = self._values = self._missing = None
         if table is not None and history.profile is not None:
             self._codes, self._values, self._missing = table.encode(history.profile)
@@ -233,6 +245,7 @@ class Collate:
             tokens_BL=torch.from_numpy(tokens_BL),
             present_BM=torch.from_numpy(present_BM),
             habits=self.habits(rows_B),
+            window_text=None if self._texts is None else self._texts(rows_BW[filled_BW]),
         )
 
     def habits(self, rows_B: np.ndarray) -> HabitBatch | None:

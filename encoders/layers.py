@@ -7,16 +7,24 @@ from torch import Tensor, nn
 
 
 class ResidualMlp(nn.Module):
-    """A linear map plus a two-layer MLP beside it: [..., in] → [..., out]."""
+    """A linear map plus a two-layer MLP beside it: [..., in] → [..., out].
+
+    Args:
+        hidden: width of the MLP; 0 leaves the linear map alone.
+    """
 
     def __init__(self, width: int, out: int, *, hidden: int):
         super().__init__()
         self.linear = nn.Linear(width, out)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
+        self.mlp = (
+            nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
+            if hidden
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The mapped vectors."""
-        return self.linear(x) + self.mlp(x)
+        return self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
 
 
 class NearIdentity(nn.Module):

@@ -53,6 +53,7 @@ class FactTable:
     """
 
     def __init__(self, facts: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
+        self.samples = list(zip(user_ids, cutoffs_us.tolist(), strict=True))
         cutoffs = facts["cutoff"].cast(TIMESTAMP).cast(pa.int64())
         row = _position(
             [facts["user_id"], cutoffs], [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]

@@ -105,6 +105,7 @@ def sentence(
     status: str = "successful",
     horizon_days: int = 14,
     wording: int = 0,
+    max_items: int = MAX_ITEMS,
 ) -> str:
     """One sentence about one fact, or about several of the same kind.
 
@@ -116,7 +117,7 @@ def sentence(
     if subjects and subjects[0] == NOTHING:
         return _NOTHING_BOUGHT[wording].format(horizon=horizon_phrase(horizon_days))
     return _TEMPLATES[kind][wording].format(
-        items=list_items(subjects),
+        items=list_items(subjects, max_items),
         num=format_number(num),
         status=status,
         horizon=horizon_phrase(horizon_days),
@@ -148,14 +149,14 @@ def habit_sentence(kind: str, subject: str) -> str:
     return sentence(kind, [subject], horizon_days=28, wording=1)
 
 
-def list_items(subjects: Sequence[str]) -> str:
-    """Names in a row, cut after :data:`MAX_ITEMS` with "etc.".
+def list_items(subjects: Sequence[str], max_items: int = MAX_ITEMS) -> str:
+    """Names in a row, cut after ``max_items`` with "etc.".
 
     >>> list_items(["a", "b", "c", "d"])
     'a, b, c, etc.'
     """
-    names = [subject.lower() for subject in subjects[:MAX_ITEMS]]
-    return ", ".join(names + (["etc."] if len(subjects) > MAX_ITEMS else []))
+    names = [subject.lower() for subject in subjects[:max_items]]
+    return ", ".join(names + (["etc."] if len(subjects) > max_items else []))
 
 
 def round_down(value: float) -> float:

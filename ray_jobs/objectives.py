@@ -20,7 +20,8 @@ from torch import nn
 from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.batch import Collate, History
-from encoders.behaviour import BehaviourEncoder
+from encoders.behaviour import BehaviourConfig, BehaviourEncoder
+from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.search import SearchEncoder
 from encoders.table import TableColumns
@@ -72,9 +73,11 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
 def _behaviour(spec: StageSpec, history: History) -> Objective:
     config = spec.preset.taught("behaviour", spec.preset.behaviour)
     model = BehaviourEncoder(config)
-    model.whiten.fit(torch.from_numpy(history.lines_VE))
+    model.fit_lines(torch.from_numpy(history.lines_VE))
     model = _warm(model, spec)
-    collate = Collate(history, windows=config.pretrain_windows)
+    collate = Collate(
+        history, windows=model.config.pretrain_windows, **_window_text(model.config)
+    )  # fmt: skip
     return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
 
 
@@ -87,7 +90,7 @@ def _tabular(spec: StageSpec, history: History) -> Objective:
 def _search(spec: StageSpec, history: History) -> Objective:
     model = _warm(SearchEncoder(spec.preset.taught("search", spec.preset.search)), spec)
     collate = Collate(
-        history, windows=spec.preset.windows, search_tokens=search_tokenizer(),
+        history, windows=spec.preset.windows, search_tokens=word_pieces(),
         max_tokens=spec.preset.search.max_tokens,
     )  # fmt: skip
     searched = np.flatnonzero(history.searches.length) if history.searches else np.zeros(0, int)
@@ -105,8 +108,8 @@ def _alignment(
     users, cutoffs = tables["samples"]["user_id"].to_pylist(), tables["samples"]["cutoff"]
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
-    told = most_frequent(coarse(tables["facts"], preset.fact_levels), preset.max_facts)
-    facts = FactTable(told, users, cutoffs_us)
+    kept = most_frequent(coarse(tables["facts"], preset.fact_levels), preset.max_facts)
+    facts = FactTable(kept, users, cutoffs_us)
     outcomes = None
     if "outcomes" in tables:
         outcomes = OutcomeTable(tables["outcomes"], users, cutoffs_us)
@@ -114,13 +117,17 @@ def _alignment(
         model = cast(FoundModel, checkpoint.load(Path(spec.start[spec.stage]))[0])
     else:
         model = _fresh_model(spec, history, facts, outcomes, sentences)
-        if model.habits is not None:
-            rng = np.random.default_rng(spec.seed)
-            some = collate_for(model, history).habits(rng.choice(rows, 2_000))
-            if some is not None:
-                model.habits.fit(some)
+    collate = collate_for(model, history)
+    if model.habits is not None and spec.stage not in spec.start:
+        rng = np.random.default_rng(spec.seed)
+        some = collate.habits(rng.choice(rows, min(len(rows), 2_000), replace=False))
+        if some is not None:
+            model.habits.fit(some)
+    if preset.pairs == "description":
+        named = Descriptions(facts, kept, max_items=preset.description_items)
+        return _described(spec, model, collate, named, rows, users, world_size)
     sampler = PairSampler(
-        collate_for(model, history), facts, rows,
+        collate, facts, rows,
         lambda texts: {"pooled": torch.from_numpy(sentences(texts))},
         num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
         outcomes=outcomes, outcome_weight=preset.outcome_weight,
@@ -138,6 +145,23 @@ def _alignment(
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
     return Objective(model, batch, before_step, sentences.save)
+
+
+def _described(
+    spec: StageSpec, model: FoundModel, collate: Collate, descriptions: Descriptions,
+    rows: np.ndarray, users: list[str], world_size: int,
+) -> Objective:  # fmt: skip
+    """Alignment as in the paper: one description per user, the language model tuned throughout."""
+    sampler = DescriptionSampler(collate, descriptions, rows, model.text.tokenize)
+    codes = np.unique(users, return_inverse=True)[1]
+
+    def batch(step: int, rank: int, size: int) -> Any:
+        # All workers draw the same whole batch and take their share, so nobody is in it twice.
+        whole = distinct_users(codes, size * world_size, np.random.default_rng([spec.seed, step]))
+        rng = np.random.default_rng([spec.seed, step, rank])
+        return sampler(whole[rank * size : (rank + 1) * size], rng)
+
+    return Objective(model, batch)
 
 
 def _fresh_model(
@@ -177,14 +201,19 @@ def _fresh_model(
             habits=habits,
             objective=preset.objective,
             similarity=preset.similarity,
-            temperature=0.07 if preset.similarity == "cosine" else 1.0,
+            fusion_heads=preset.fusion_heads,
+            temperature=preset.temperature,
+            learn_temperature=preset.learn_temperature,
+            symmetric=preset.symmetric,
         )
     )
     if model.behaviour is not None and "behaviour" not in pretrained:
-        model.behaviour.whiten.fit(torch.from_numpy(history.lines_VE))
+        model.behaviour.fit_lines(torch.from_numpy(history.lines_VE))
     for stage in encoders.keys() & pretrained.keys():
         getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
+    if not preset.text.whiten:
+        return model
     # What whitening is fitted on: the language model's vectors of all that is asked or counted,
     # said plainly. A subject that is never asked for in training still has its own direction.
     plain = [
@@ -246,14 +275,22 @@ def collate_for(model: FoundModel, history: History) -> Collate:
         history,
         windows=config.windows,
         table=None if config.tabular is None else config.tabular.columns,
-        search_tokens=None if config.search is None else search_tokenizer(),
+        search_tokens=None if config.search is None else word_pieces(),
         max_tokens=64 if config.search is None else config.search.max_tokens,
         habit_windows=0 if config.habits is None else config.habits.windows,
+        **_window_text(config.behaviour),
     )
 
 
-def search_tokenizer() -> Callable[[str], list[int]]:
-    """Word pieces of one search text, closed by a separator."""
+def _window_text(config: BehaviourConfig | None) -> dict[str, Any]:
+    """How a collate reads windows as text, where the behaviour encoder wants that."""
+    if config is None or config.window_encoder != "albert":
+        return {}
+    return {"line_tokens": word_pieces(), "window_tokens": config.max_tokens}
+
+
+def word_pieces() -> Callable[[str], list[int]]:
+    """Word pieces of one line or search text, closed by a separator."""
     tokenizer, _ = load_language_model(MINILM)
 
     def tokenize(text: str) -> list[int]:
