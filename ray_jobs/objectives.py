@@ -20,6 +20,7 @@ from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourEncoder
+from encoders.catalogue import Catalogue
 from encoders.pairs import FactTable, PairSampler
 from encoders.search import SearchEncoder
 from encoders.table import TableColumns
@@ -53,6 +54,7 @@ class Objective:
     batch: Callable[[int, int, int], Any]
     before_step: Callable[[int], None] = lambda step: None
     finish: Callable[[], None] = lambda: None  # once, on worker 0
+    catalogue: Catalogue | None = None  # kept beside the weights
 
 
 def build(spec: StageSpec, world_size: int = 1) -> Objective:
@@ -126,7 +128,8 @@ def _alignment(
         rng = np.random.default_rng([spec.seed, step, rank])
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
-    return Objective(model, batch, before_step, sentences.save)
+    catalogue = Catalogue.from_table(tables["catalogue"])
+    return Objective(model, batch, before_step, sentences.save, catalogue)
 
 
 def _fresh_model(

@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 from feature_repo.errors import TimeError
 from feature_repo.schema import FACTS, TIMESTAMP
 from feature_repo.settings import Workspace
-from feature_repo.transforms import data_span, facts, micros, open_tables, users_before, window_ends
+from feature_repo.transforms import (
+    catalogue,
+    data_span,
+    facts,
+    micros,
+    open_tables,
+    users_before,
+    window_ends,
+)
 from ray_jobs import frames, retrieval
 from ray_jobs.build_features import Dataset
 from ray_jobs.command import console
@@ -50,6 +58,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         users = users_before(con, as_of)
         tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends])
         tables["facts"] = _facts(con, cutoffs, as_of, preset)
+        tables["catalogue"] = catalogue(con, tables["facts"], known_before=as_of)
         tables["samples"] = _samples(con, cutoffs)
         con.close()
         directory = workspace.root / "training" / key
