@@ -1,4 +1,4 @@
-"""Rewriting grounded in the catalogue: a demand is read as the subjects whose descriptions it meets.
+"""Rewriting grounded in the catalogue: a demand is read as the subjects that it comes closest to.
 
 Every heading of the catalogue is described several times: by its name, by its name under the one
 above it, and by each finer subject in it. A demand, as it stands and without its generic words, is
