@@ -18,6 +18,7 @@ import pyarrow as pa
 from encoders import templates
 
 FILE = "catalogue.json"
+MAX_HEADINGS = 1_000  # each costs a sentence to encode when a snapshot is opened
 ITEM_KINDS = frozenset({"purchase", "browsing", "click"})
 """Kinds whose subjects are levels of the items' taxonomy."""
 
@@ -76,14 +77,15 @@ class Catalogue:
 
     @cached_property
     def headings(self) -> tuple[Subject, ...]:
-        """What demands are read as: items above the finest level, or all where there is one level.
+        """What demands are read as: items above the finest of three levels or more.
 
         The finest names ("premium", "traditional") mean little on their own and few sentences are
-        made of them; they lead to their heading.
+        made of them; they lead to their heading. At most :data:`MAX_HEADINGS`, the most frequent.
         """
         deepest = max((s.level for s in self.items), default=0)
-        finest = max(deepest, 2)
-        return tuple(s for s in self.items if s.level < finest or deepest <= 1)
+        coarse = [s for s in self.items if s.level < max(deepest, 3)]
+        kept = set(sorted(coarse, key=lambda s: (-s.count, s.name, s.kind))[:MAX_HEADINGS])
+        return tuple(s for s in coarse if s in kept)
 
     def __len__(self) -> int:
         return len(self.subjects)

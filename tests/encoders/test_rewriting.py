@@ -15,7 +15,7 @@ from encoders.rewriting import MAX_SUBJECTS, Reading, as_it_stands, mixture, nam
 
 CHEESE = Subject("purchase", "CHEESE", 2, "GROCERY", 9)
 ICE = Subject("purchase", "ICE CREAM/MILK/SHERBTS", 2, "GROCERY", 9)
-CATALOGUE = Catalogue.of([CHEESE, ICE, Subject("purchase", "GROCERY", 1, "", 20)])
+CATALOGUE = Catalogue.of([CHEESE, ICE, Subject("purchase", "BRIE", 3, "CHEESE", 2)])
 
 
 class Says:
