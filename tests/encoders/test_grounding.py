@@ -20,6 +20,7 @@ CATALOGUE = Catalogue.of(
         Subject("click", "WINE", 2, "GROCERY", 2),
         Subject("purchase", "DIAPERS", 2, "GROCERY", 9),
         Subject("purchase", "LAGER", 3, "BEER", 5),
+        Subject("purchase", "MERLOT", 3, "WINE", 5),
         Subject("purchase", "GROCERY", 1, "", 50),
         Subject("channel", "coupon", 0, "", 9),
     ]
