@@ -3,7 +3,8 @@
 Every heading of the catalogue is described by its name and by each finer subject in it. A demand,
 as it stands and without its generic words, is compared with all descriptions by frozen sentence
 vectors. The nearest ones vote for their headings, by a softmax over similarities; the demand itself
-keeps a share, since a reading may be wrong.
+keeps a share, since a reading may be wrong. A demand that says a heading's own name is read as that
+heading and nothing else.
 
 Demands about overall behaviour (coupons, spending, staying away) name no subject. They are told by
 their likeness to a few sentences about such behaviour, and left alone.
@@ -73,6 +74,7 @@ class CatalogueRewriter:
         self._asked = asked or described
         self._horizon = horizon_days
         self._headings = _one_kind_each(catalogue)
+        self._by_words = {_content(heading.name): heading for heading in reversed(self._headings)}
         texts, self._owner_T = _descriptions(catalogue, self._headings)
         self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
         self._overall_NE = described(_OVERALL)
@@ -81,6 +83,8 @@ class CatalogueRewriter:
         """The demand as a mixture of sentences about the best matching headings."""
         if not self._headings:
             return as_it_stands(demand, "The catalogue is empty: the demand is read literally.")
+        if (named := self._by_words.get(_content(demand))) is not None:
+            return self._reading(demand, {named: 1.0})
         demand_E = self._vector(demand)
         similar_T = self._described_TE @ demand_E
         best = float(similar_T.max())
@@ -90,14 +94,15 @@ class CatalogueRewriter:
             return as_it_stands(
                 demand, "Nothing in the catalogue matches: the demand is read literally."
             )
-        return mixture(
-            demand, self._shares(similar_T), own_share=self._config.own_share,
-            horizon_days=self._horizon,
-        )  # fmt: skip
+        return self._reading(demand, self._shares(similar_T))
 
     def vocabulary(self) -> Sequence[str]:
         """The sentence about each heading."""
         return [heading.sentence(horizon_days=self._horizon) for heading in self._headings]
+
+    def _reading(self, demand: str, shares: dict[Subject, float]) -> Reading:
+        own_share = self._config.own_share
+        return mixture(demand, shares, own_share=own_share, horizon_days=self._horizon)
 
     def _vector(self, demand: str) -> np.ndarray:
         """Unit vector of the demand: half as it stands, half without its generic words."""
@@ -125,6 +130,12 @@ def without_generic(demand: str) -> str:
         words = [word for word in plain(part).split() if word not in _GENERIC]
         parts += [" ".join(words)] if words else []
     return ", ".join(parts) or demand
+
+
+def _content(text: str) -> tuple[str, ...]:
+    """The words that could name a subject, in order, without the s of a plural."""
+    words = [word for word in plain(text).split() if word not in _GENERIC]
+    return tuple(word.removesuffix("s") for word in words) or (text,)
 
 
 def _one_kind_each(catalogue: Catalogue) -> list[Subject]:

@@ -55,6 +55,14 @@ def test_a_demand_is_read_as_the_heading_it_means(rewriter: CatalogueRewriter) -
     assert reading.note is not None and reading.note.startswith("Read as: diapers")
 
 
+def test_a_heading_said_by_its_name_is_read_as_nothing_else(rewriter: CatalogueRewriter) -> None:
+    for demand in ("will buy wine in the next four weeks", "people who want wines", "WINE"):
+        assert set(shares(rewriter.read(demand))) == {
+            demand, "will buy wine in the next four weeks",
+        }  # fmt: skip
+    assert len(shares(rewriter.read("wine or diapers"))) > 2
+
+
 def test_a_finer_subject_leads_to_its_heading(rewriter: CatalogueRewriter) -> None:
     assert max(shares(rewriter.read("lager")).items(), key=lambda item: item[1])[0] == (
         "will buy beer in the next four weeks"
