@@ -2,9 +2,8 @@
 
 Every heading of the catalogue is described by its name and by each finer subject in it. A demand,
 as it stands and without its generic words, is compared with all descriptions by frozen sentence
-vectors. The nearest ones vote for their headings, by a softmax over similarities; the demand itself
-keeps a share, since a reading may be wrong. A demand that says a heading's own name is read as that
-heading and nothing else.
+vectors. The nearest ones vote for their headings, by a softmax over similarities. A demand that
+says a heading's own name is read as that heading and nothing else.
 
 Demands about overall behaviour (coupons, spending, staying away) name no subject. They are told by
 their likeness to a few sentences about such behaviour, and left alone.
@@ -49,7 +48,7 @@ class GroundingConfig:
 
     temperature: float = 0.08
     votes: int = 30  # nearest descriptions that count
-    own_share: float = 0.1  # of the demand as it stands
+    own_share: float = 0.0  # of the demand as it stands, which then has to be encoded too
     least: float = 0.2  # similarity below which nothing matches
 
 

@@ -38,7 +38,8 @@ def vectors(texts: Sequence[str]) -> np.ndarray:
 
 @pytest.fixture
 def rewriter() -> CatalogueRewriter:
-    return CatalogueRewriter(CATALOGUE, vectors, horizon_days=28)
+    keeping = GroundingConfig(own_share=0.1)
+    return CatalogueRewriter(CATALOGUE, vectors, horizon_days=28, config=keeping)
 
 
 def shares(reading: Reading) -> dict[str, float]:
@@ -51,7 +52,7 @@ def test_a_demand_is_read_as_the_heading_it_means(rewriter: CatalogueRewriter) -
     read = shares(reading)
     assert sum(read.values()) == pytest.approx(1.0)
     assert read["will buy diapers in the next four weeks"] > 0.6
-    assert read[demand] == pytest.approx(GroundingConfig().own_share)
+    assert read[demand] == pytest.approx(0.1)
     assert reading.note is not None and reading.note.startswith("Read as: diapers")
 
 
