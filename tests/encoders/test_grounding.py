@@ -94,8 +94,8 @@ def test_what_matches_nothing_is_read_literally_with_a_note() -> None:
     strict = CatalogueRewriter(
         CATALOGUE, vectors, horizon_days=28, config=GroundingConfig(least=2.0)
     )
-    reading = strict.read("beer")
-    assert reading.sentences == (("beer", 1.0),)
+    reading = strict.read("lager")
+    assert reading.sentences == (("lager", 1.0),)
     assert reading.note == "Nothing in the catalogue matches: the demand is read literally."
     empty = CatalogueRewriter(Catalogue(()), vectors, horizon_days=28).read("beer")
     assert empty.sentences == (("beer", 1.0),) and "empty" in str(empty.note)
