@@ -154,6 +154,10 @@ class LineEncoder:
             self._vectors = np.concatenate([self._vectors, vectors]) if start else vectors
         return self._vectors[[self._known[text] for text in texts]]
 
+    def once(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of texts that will not come again, float32 [N, E]; nothing is remembered."""
+        return self._embed(list(texts))
+
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> np.ndarray:
         if self._model is None:

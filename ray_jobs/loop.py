@@ -41,7 +41,7 @@ def run_one(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    objective = objectives.build(spec, world)
+    objective = config.get("build", objectives.build)(spec, world)
     device = get_device()
     objective.model.to(device)
     optimizer = torch.optim.AdamW(
@@ -77,7 +77,7 @@ def run_one(config: dict[str, Any]) -> None:
     if rank == 0:
         objective.finish()
         info = replace(config["info"], config=asdict(objective.model.config), metrics=parts)
-        checkpoint.save(Path(config["target"]), objective.model, info)
+        checkpoint.save(Path(config["target"]), objective.model, info, objective.catalogue)
 
 
 def _groups(model: nn.Module, settings: Training) -> list[dict[str, Any]]:

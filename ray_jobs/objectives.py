@@ -21,6 +21,7 @@ from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
+from encoders.catalogue import Catalogue
 from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.search import SearchEncoder
@@ -55,6 +56,7 @@ class Objective:
     batch: Callable[[int, int, int], Any]
     before_step: Callable[[int], None] = lambda step: None
     finish: Callable[[], None] = lambda: None  # once, on worker 0
+    catalogue: Catalogue | None = None  # kept beside the weights
 
 
 def build(spec: StageSpec, world_size: int = 1) -> Objective:
@@ -125,7 +127,8 @@ def _alignment(
             model.habits.fit(some)
     if preset.pairs == "description":
         named = Descriptions(facts, kept, max_items=preset.description_items)
-        return _described(spec, model, collate, named, rows, users, world_size)
+        described = _described(spec, model, collate, named, rows, users, world_size)
+        return replace(described, catalogue=Catalogue.from_table(tables["catalogue"]))
     sampler = PairSampler(
         collate, facts, rows,
         lambda texts: {"pooled": torch.from_numpy(sentences(texts))},
@@ -144,7 +147,8 @@ def _alignment(
         rng = np.random.default_rng([spec.seed, step, rank])
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
-    return Objective(model, batch, before_step, sentences.save)
+    catalogue = Catalogue.from_table(tables["catalogue"])
+    return Objective(model, batch, before_step, sentences.save, catalogue)
 
 
 def _described(

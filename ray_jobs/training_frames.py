@@ -18,7 +18,15 @@ from feature_repo.errors import TimeError
 from feature_repo.outcomes import outcomes
 from feature_repo.schema import FACTS, TIMESTAMP
 from feature_repo.settings import Workspace
-from feature_repo.transforms import data_span, facts, micros, open_tables, users_before, window_ends
+from feature_repo.transforms import (
+    catalogue,
+    data_span,
+    facts,
+    micros,
+    open_tables,
+    users_before,
+    window_ends,
+)
 from ray_jobs import frames, retrieval
 from ray_jobs.build_features import Dataset
 from ray_jobs.command import console
@@ -53,6 +61,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         tables["facts"] = _facts(con, cutoffs, as_of, preset)
         if preset.outcome_weight:
             tables["outcomes"] = outcomes(con, cutoffs, known_before=as_of)
+        tables["catalogue"] = catalogue(con, tables["facts"], known_before=as_of)
         tables["samples"] = _samples(con, cutoffs)
         con.close()
         directory = workspace.root / "training" / key

@@ -87,10 +87,18 @@ _default: tuple[object, Client] | None = None
 
 
 def target(
-    text: str, *, size: int = DEFAULT_SIZE, exact: bool = False, kind: str = DEFAULT_KIND
+    text: str,
+    *,
+    size: int = DEFAULT_SIZE,
+    exact: bool = False,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
 ) -> Audience:
-    """The ``size`` users whom a sentence describes best; ``exact`` scores every user."""
-    return _client().target(text, size=size, exact=exact, kind=kind)
+    """The ``size`` users whom a sentence describes best; ``exact`` scores every user.
+
+    ``rewrite=False`` takes the sentence literally.
+    """
+    return _client().target(text, size=size, exact=exact, kind=kind, rewrite=rewrite)
 
 
 def embeddings(ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:

@@ -80,9 +80,10 @@ class Call(Generic[Answer]):
         raise api_error(response)
 
 
-def target(text: str, *, size: int, exact: bool, kind: str) -> Call[Audience]:
+def target(text: str, *, size: int, exact: bool, kind: str, rewrite: bool) -> Call[Audience]:
     """Pick an audience by one sentence."""
-    request = _request(TargetRequest, text=text, size=size, exact=exact, kind=kind)
+    fields = {"size": size, "exact": exact, "kind": kind, "rewrite": rewrite}
+    request = _request(TargetRequest, text=text, **fields)
 
     def read(response: httpx.Response) -> Audience:
         if _is_arrow(response):

@@ -88,6 +88,9 @@ def target(
     text: Annotated[str, typer.Argument(help="One sentence about the users wanted.")],
     size: Annotated[int, typer.Option("--size", help="How many users.")] = DEFAULT_SIZE,
     exact: Annotated[bool, typer.Option("--exact", help="Score every user.")] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal", help="Take the sentence as it stands.")
+    ] = False,
     kind: Kind = DEFAULT_KIND,
     out: Out = None,
     json: Json = False,
@@ -96,7 +99,11 @@ def target(
 ) -> None:
     """Pick the users whom a sentence describes best."""
     _check_out(out)
-    audience = _ask(url, timeout, lambda c: c.target(text, size=size, exact=exact, kind=kind))
+
+    def question(client: Client) -> Audience:
+        return client.target(text, size=size, exact=exact, kind=kind, rewrite=not literal)
+
+    audience = _ask(url, timeout, question)
     if out:
         _saved(audience, out, json)
     elif json:

@@ -63,9 +63,15 @@ class Client:
         size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
+        rewrite: bool = True,
     ) -> Audience:
-        """The ``size`` users whom a sentence describes best; ``exact`` scores every user."""
-        return self._send(calls.target(text, size=size, exact=exact, kind=kind))
+        """The ``size`` users whom a sentence describes best.
+
+        Args:
+            exact: score every user.
+            rewrite: let the service read the sentence in its own words.
+        """
+        return self._send(calls.target(text, size=size, exact=exact, kind=kind, rewrite=rewrite))
 
     def embeddings(self, ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:
         """Stored embeddings of up to 10,000 users; unknown ones are listed as missing."""
@@ -148,9 +154,17 @@ class AsyncClient:
         size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
+        rewrite: bool = True,
     ) -> Audience:
-        """The ``size`` users whom a sentence describes best; ``exact`` scores every user."""
-        return await self._send(calls.target(text, size=size, exact=exact, kind=kind))
+        """The ``size`` users whom a sentence describes best.
+
+        Args:
+            exact: score every user.
+            rewrite: let the service read the sentence in its own words.
+        """
+        return await self._send(
+            calls.target(text, size=size, exact=exact, kind=kind, rewrite=rewrite)
+        )
 
     async def embeddings(self, ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:
         """Stored embeddings of up to 10,000 users; unknown ones are listed as missing."""

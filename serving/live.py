@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encoders.checkpoint import CheckpointError, fingerprint
-from encoders.query import QueryEncoder
+from encoders.query import Query, QueryEncoder
 from encoders.text import WeightsMissing
 from feature_repo.errors import ManifestError, NoLiveSnapshot, OpenFoundError, SpaceMismatch
 from feature_repo.manifest import CheckpointEntry, Manifest
@@ -44,6 +44,8 @@ class Encoder(Protocol):
     """A text tower: sentences → query vectors, float32 [n, dim]."""
 
     def encode(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
+
+    def understand(self, text: str, /, *, rewrite: bool) -> Query: ...
 
 
 class Features(Protocol):

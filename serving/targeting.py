@@ -109,9 +109,9 @@ class Targeting:
         opened = self.live.get()
         manifest = opened.manifest
         _check_aligned(manifest, request.kind)
-        query = opened.encoders[request.kind].encode([request.text])[0]
-        notes = _notes(manifest, request)
-        engine, ids, scores = self._ranked(opened, request, query, notes)
+        query = opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
+        notes = [*_notes(manifest, request), *query.notes]
+        engine, ids, scores = self._ranked(opened, request, query.vector, notes)
         meta = TargetMeta(
             snapshot=manifest.id,
             space=manifest.space,

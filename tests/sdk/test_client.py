@@ -59,6 +59,7 @@ def test_target_over_arrow(service: Any) -> None:
         "size": 5,
         "exact": False,
         "kind": "fused",
+        "rewrite": True,
     }
     assert sent["headers"]["Accept"].startswith("application/vnd.apache.arrow.stream")
     assert sent["headers"]["User-Agent"].startswith("openfound-sdk/")
