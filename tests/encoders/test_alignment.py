@@ -23,8 +23,9 @@ SENTENCES = ["people who buy apples", "bread", "will buy cheese in the next four
 def pairs(world: Any) -> PairBatch:
     generator = torch.Generator().manual_seed(4)
     rows = np.arange(0, len(world.rows), 3)
-    positive = torch.rand(len(rows), len(SENTENCES), generator=generator) < 0.4
-    return PairBatch(world.collate()(rows), {}, positive)
+    fits = torch.rand(len(rows), len(SENTENCES), generator=generator) < 0.4
+    label_BS, weight_S = fits.to(torch.int8), torch.ones(len(SENTENCES))
+    return PairBatch(world.collate()(rows), {}, label_BS, weight_S)
 
 
 def with_tokens(batch: PairBatch, model: FoundModel, *, pooled: bool = False) -> PairBatch:
@@ -82,7 +83,7 @@ def test_the_loss_is_infonce_of_scaled_inner_products(
     total, parts = model.loss(batch)
     users, texts = model(batch.users), model.encode_text(SENTENCES)
     logits = torch.tensor([[(u @ t).item() / 0.25 for t in texts] for u in users])
-    expected = losses.alignment(logits, batch.positive_BS)
+    expected = losses.alignment(logits, batch.label_BS > 0)
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
     assert parts["scale"].item() == pytest.approx(4.0, rel=1e-6)
 

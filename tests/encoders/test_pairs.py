@@ -137,11 +137,11 @@ def test_labels_are_what_the_words_say(
     for seed in range(60):
         chosen = drawn.choice(len(samples), 6, replace=False)
         batch = sampler(chosen, np.random.default_rng(seed))
-        assert batch.positive_BS.dtype == torch.bool
+        assert batch.label_BS.dtype == torch.int8
         expected = [[fits(text, of_sample(facts, samples[i])) for text in said] for i in chosen]
-        assert batch.positive_BS.tolist() == expected, said
+        assert batch.label_BS.tolist() == expected, said  # 1 == True
         for s, text in enumerate(said):
-            fit = batch.positive_BS[:, s]
+            fit = batch.label_BS[:, s] > 0
             seen["nothing"] += bool(fit.any()) and ("nothing" in text or "away" in text)
             if "more than" in text and "more than 0 " not in text:
                 plain = fits_without_number(fits, text, facts, samples, chosen)
@@ -175,8 +175,8 @@ def test_the_same_generator_draws_the_same(make_sampler: Callable, table: FactTa
     sampler, said = make_sampler(table)
     drawn = []
     for seed in (1, 1, 2):
-        positive_BS = sampler(np.arange(6), np.random.default_rng(seed)).positive_BS
-        drawn.append((list(said), positive_BS.tolist()))
+        label_BS = sampler(np.arange(6), np.random.default_rng(seed)).label_BS
+        drawn.append((list(said), label_BS.tolist()))
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
@@ -189,7 +189,7 @@ def test_sentences_are_about_different_facts_and_favour_those_of_the_batch(
         batch = sampler(np.arange(5), np.random.default_rng(seed))
         assert len(said) == 3
         # Fewer sentences than facts in the batch: each comes from someone here, so fits someone.
-        assert batch.positive_BS.any(0).all()
+        assert batch.label_BS.any(0).all()
 
 
 def test_frequent_facts_are_drawn_by_their_root(make_sampler: Callable, table: FactTable) -> None:
@@ -230,10 +230,10 @@ def test_more_sentences_than_the_batch_has_facts_are_filled_with_others(
     sampler, said = make_sampler(table, num_sentences=len(table.names) - 1)
     batch = sampler(np.array([1]), np.random.default_rng(0))  # the user who does nothing
     assert len(said) == len(table.names) - 1
-    assert batch.positive_BS[0].tolist() == [
+    assert batch.label_BS[0].tolist() == [
         fits(text, of_sample(facts, samples[1])) for text in said
     ]
-    assert batch.positive_BS.sum() == 1
+    assert batch.label_BS.sum() == 1
 
 
 def test_a_world_with_fewer_facts_than_sentences_can_be_sampled(
@@ -241,13 +241,13 @@ def test_a_world_with_fewer_facts_than_sentences_can_be_sampled(
 ) -> None:
     sampler, said = make_sampler(table, num_sentences=len(table.names) + 3)
     batch = sampler(np.arange(10), np.random.default_rng(0))
-    assert batch.positive_BS.shape[1] == len(said) == len(table.names) + 3
+    assert batch.label_BS.shape[1] == len(said) == len(table.names) + 3
 
 
 def test_to_moves_users_tokens_and_labels(make_sampler: Callable, table: FactTable) -> None:
     sampler, _ = make_sampler(table)
     batch = sampler(np.arange(3), np.random.default_rng(0)).to("meta")
-    tensors = [batch.positive_BS, batch.users.lines_VE, *batch.tokens.values()]
+    tensors = [batch.label_BS, batch.weight_S, batch.users.lines_VE, *batch.tokens.values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

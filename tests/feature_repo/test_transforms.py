@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from feature_repo import schema, transforms
 from feature_repo.errors import TimeError
+from feature_repo.habits import habits_weekly
+from feature_repo.outcomes import outcomes
 
 Row = dict[str, Any]
 Build = Callable[[duckdb.DuckDBPyConnection, datetime], pa.Table]
@@ -76,7 +78,13 @@ def all_facts(connection: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Tab
     return transforms.facts(connection, cutoffs, horizon_days=14, known_before=anchor)
 
 
-BUILDS = [transforms.behaviour_weekly, transforms.search_weekly, all_facts]
+def all_outcomes(connection: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+    return outcomes(connection, [anchor - 2 * WEEK, anchor - 4 * WEEK], known_before=anchor)
+
+
+BUILDS = [
+    transforms.behaviour_weekly, transforms.search_weekly, habits_weekly, all_facts, all_outcomes,
+]  # fmt: skip
 each_build = pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
 
 

@@ -101,7 +101,7 @@ def test_what_is_known_too_late_changes_nothing_from_views_to_embeddings(
     directories = [
         place.workspace.root / training_frames(place.shared())["outputs"][0] for place in both
     ]
-    assert set(frames.read(directories[0])) == {*bench.VIEWS, "samples", "facts"}
+    assert set(frames.read(directories[0])) == {*bench.VIEWS, "samples", "facts", "outcomes"}
     assert min(len(table) for table in frames.read(directories[0]).values()) > 100
     assert files(directories[0]) == files(directories[1])
 
