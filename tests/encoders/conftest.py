@@ -87,6 +87,12 @@ class World:
             kinds = [("town", pa.string()), ("tier", pa.string()), ("spend", pa.float64())]
             base = list(schema.SEARCH_WEEKLY)[:3]
             columns = pa.schema([*base, *(pa.field(*kind) for kind in kinds)])
+        elif view == "habits":  # of each source, its lines stand for subjects
+            columns = schema.HABITS_WEEKLY
+            of = {"bought": "bill", "clicked": "click", "browsed": "mini_program"}
+            named = {name: f"{source}s" for name, source in of.items()}
+            named |= {f"{name}_counts": f"{source}_counts" for name, source in of.items()}
+            rows = [row | {name: row[held] for name, held in named.items()} for row in rows]
         else:
             columns = {"behaviour": schema.BEHAVIOUR_WEEKLY, "search": schema.SEARCH_WEEKLY}[view]
         return pa.table({n: [row[n] for row in rows] for n in columns.names}, schema=columns)
