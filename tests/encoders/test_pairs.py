@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from encoders import templates
-from encoders.pairs import FactTable, PairSampler
+from encoders.pairs import FactTable, OutcomeTable, PairSampler
+from feature_repo import schema
 
 Facts = list[dict[str, Any]]
 
@@ -49,7 +50,9 @@ def of_sample(facts: Facts, sample: tuple[str, Any]) -> Facts:
 def make_sampler(world: Any, samples: list, micros_of: Callable) -> Callable[..., Any]:
     """A sampler and the list of sentences it has asked tokens of."""
 
-    def build(table: FactTable, num_sentences: int = 6) -> tuple[PairSampler, list[str]]:
+    def build(
+        table: FactTable, num_sentences: int = 6, **more: Any
+    ) -> tuple[PairSampler, list[str]]:
         said: list[str] = []
 
         def tokenize(texts: list[str]) -> dict[str, torch.Tensor]:
@@ -60,7 +63,7 @@ def make_sampler(world: Any, samples: list, micros_of: Callable) -> Callable[...
         rows = collate.history.rows([s[0] for s in samples], [micros_of(s[1]) for s in samples])
         assert (rows >= 0).all()
         sampler = PairSampler(
-            collate, table, rows, tokenize, num_sentences=num_sentences, horizon_days=28
+            collate, table, rows, tokenize, num_sentences=num_sentences, horizon_days=28, **more
         )
         return sampler, said
 
@@ -260,3 +263,82 @@ def test_cutoffs_may_come_in_any_unit(
     times = np.array([micros_of(cutoff) for _, cutoff in samples])
     again = FactTable(coarse, [user for user, _ in samples], times)
     np.testing.assert_array_equal(again.keys, table.keys)
+
+
+# --- outcomes
+
+
+@pytest.fixture(scope="module")
+def answers(samples: list, cutoffs: list[Any]) -> Facts:
+    """Of most samples, and of a user and a time that are no samples."""
+    rng = np.random.default_rng(2)
+    asked = [*samples, ("stranger", cutoffs[0]), (samples[0][0], cutoffs[0] - timedelta(weeks=9))]
+    return [
+        {"user_id": user, "cutoff": cutoff, "outcome": outcome, "horizon_days": days,
+         "happened": bool(rng.random() < 0.5)}
+        for user, cutoff in asked
+        for outcome, days in [("nothing", 56), ("coupon", 14), ("nothing", 14)]
+        if rng.random() < 0.7
+    ]  # fmt: skip
+
+
+def outcome_table(answers: Facts, samples: list, micros_of: Callable) -> OutcomeTable:
+    times = np.array([micros_of(cutoff) for _, cutoff in samples])
+    rows = pa.Table.from_pylist(answers, schema=schema.OUTCOMES)
+    return OutcomeTable(rows, [user for user, _ in samples], times)
+
+
+def slow_labels(answers: Facts, samples: list, names: list[tuple[str, int]]) -> list[list[int]]:
+    held = {
+        (row["user_id"], row["cutoff"], row["outcome"], row["horizon_days"]): row["happened"]
+        for row in answers
+    }
+    return [[int(held.get((*sample, *name), -1)) for name in names] for sample in samples]
+
+
+def test_an_outcome_is_yes_no_or_unknown(
+    answers: Facts, samples: list, micros_of: Callable
+) -> None:
+    table = outcome_table(answers, samples, micros_of)
+    assert table.names == [("coupon", 14), ("nothing", 14), ("nothing", 56)]
+    assert table.label_NO.tolist() == slow_labels(answers, samples, table.names)
+    assert set(table.label_NO.flatten().tolist()) == {-1, 0, 1}
+    backwards = outcome_table(answers[::-1], samples, micros_of)
+    np.testing.assert_array_equal(backwards.label_NO, table.label_NO)
+
+
+def test_without_outcomes_there_is_nothing_to_ask(
+    make_sampler: Callable, table: FactTable, samples: list, micros_of: Callable
+) -> None:
+    empty = outcome_table([], samples, micros_of)
+    assert empty.names == [] and empty.label_NO.shape == (len(samples), 0)
+    drawn = []
+    for more in ({}, {"outcomes": empty, "outcome_weight": 9.0}):
+        sampler, said = make_sampler(table, **more)
+        batch = sampler(np.arange(6), np.random.default_rng(1))
+        drawn.append((list(said), batch.label_BS.tolist(), batch.weight_S.tolist()))
+    assert drawn[0] == drawn[1] and set(drawn[0][2]) == {1.0}
+
+
+def test_every_step_asks_for_every_outcome_after_its_facts(
+    make_sampler: Callable, table: FactTable, samples: list, facts: Facts, fits: Callable,
+    answers: Facts, micros_of: Callable,
+) -> None:  # fmt: skip
+    outcomes = outcome_table(answers, samples, micros_of)
+    sampler, said = make_sampler(table, outcomes=outcomes, outcome_weight=2.5)
+    heard: dict[tuple[str, int], set[str]] = {name: set() for name in outcomes.names}
+    chosen = np.array([7, 0, 3, 4])
+    asked = [samples[i] for i in chosen]
+    for seed in range(60):
+        batch = sampler(chosen, np.random.default_rng(seed))
+        assert batch.weight_S.tolist() == [1.0] * 6 + [2.5] * 3
+        expected = [[fits(text, of_sample(facts, sample)) for text in said[:6]] for sample in asked]
+        assert batch.label_BS[:, :6].tolist() == expected
+        assert batch.label_BS[:, 6:].tolist() == slow_labels(answers, asked, outcomes.names)
+        for name, text in zip(outcomes.names, said[6:], strict=True):
+            heard[name].add(text)
+    for (outcome, days), texts in heard.items():
+        assert texts == {
+            templates.outcome_sentence(outcome, horizon_days=days, wording=n)
+            for n in range(templates.num_outcome_wordings(outcome))
+        }
