@@ -99,7 +99,7 @@ class World:
 
     def history(self, rows: list[dict[str, Any]] | None = None) -> History:
         views = (self.table(view, rows) for view in ("behaviour", "profile", "search"))
-        return History(*views, line_vectors)
+        return History(*views, line_vectors, self.table("habits", rows))
 
     def columns(self) -> TableColumns:
         return TableColumns.fit(self.table("profile"))
@@ -113,6 +113,7 @@ class World:
             table=self.columns(),
             search_tokens=search_tokens,
             max_tokens=max_tokens,
+            habit_windows=windows,
         )
 
 

@@ -19,8 +19,11 @@ SOURCES = {"bill": "bills", "click": "clicks", "mini_program": "mini_programs"}
 
 
 def equal(a: UserBatch, b: UserBatch) -> bool:
-    names = [field.name for field in fields(a) if field.name != "bags"]
+    names = [field.name for field in fields(a) if field.name not in ("bags", "habits")]
     same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+    same &= (a.habits is None) == (b.habits is None)
+    if a.habits is not None:
+        same &= all(torch.equal(h, getattr(b.habits, n)) for n, h in vars(a.habits).items())
     bags = a.bags.keys() == b.bags.keys() and all(
         torch.equal(getattr(a.bags[s], part), getattr(b.bags[s], part))
         for s in a.bags
@@ -182,6 +185,7 @@ def test_an_unknown_user_has_no_windows_and_no_searches(world: Any) -> None:
     assert not batch.filled_BW[0].any()
     assert not batch.tokens_BL[0].any()
     assert batch.present_BM[0, [0, 2]].tolist() == [False, False]
+    assert 0 not in batch.habits.owner
 
 
 def test_an_unknown_user_has_no_profile(world: Any) -> None:
@@ -216,6 +220,9 @@ def test_views_that_disagree_are_refused_by_name(
         History(
             world.table("behaviour"), None, world.table("search", world.rows[1:]), vector_of
         )  # fmt: skip
+    habits = world.table("habits", [*world.rows[:-1], world.rows[-1] | {name: other}])
+    with pytest.raises(ValueError, match=rf"disagree on {name}.*build_features"):
+        History(world.table("behaviour"), None, None, vector_of, habits)
 
 
 def test_null_lists_count_as_empty(world: Any, vector_of: Callable) -> None:
@@ -251,7 +258,8 @@ def test_times_may_come_in_any_unit(world: Any, vector_of: Callable) -> None:
 
 def test_to_moves_every_tensor(world: Any) -> None:
     batch = world.collate()(np.arange(3)).to("meta")
-    tensors = [getattr(batch, f.name) for f in fields(batch) if f.name != "bags"]
+    tensors = [getattr(batch, f.name) for f in fields(batch) if f.name not in ("bags", "habits")]
+    tensors += vars(batch.habits).values()
     for bag in batch.bags.values():
         tensors += [bag.ids, bag.offsets, bag.weights]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -229,6 +229,6 @@ def test_rows_after_the_cutoff_do_not_change_habits(world: Any, vector_of: Calla
 
 
 def test_without_habits_there_is_no_batch_of_them(world: Any, vector_of: Callable) -> None:
-    assert world.collate().habits(np.array([0])) is None
+    assert Collate(world.history(), windows=4).habits(np.array([0])) is None
     bare = History(world.table("behaviour"), None, None, vector_of)
     assert Collate(bare, windows=4, habit_windows=3)(np.array([0])).habits is None
