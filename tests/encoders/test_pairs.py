@@ -233,9 +233,7 @@ def test_more_sentences_than_the_batch_has_facts_are_filled_with_others(
     sampler, said = make_sampler(table, num_sentences=len(table.names) - 1)
     batch = sampler(np.array([1]), np.random.default_rng(0))  # the user who does nothing
     assert len(said) == len(table.names) - 1
-    assert batch.label_BS[0].tolist() == [
-        fits(text, of_sample(facts, samples[1])) for text in said
-    ]
+    assert batch.label_BS[0].tolist() == [fits(text, of_sample(facts, samples[1])) for text in said]
     assert batch.label_BS.sum() == 1
 
 

@@ -82,10 +82,12 @@ def test_outcomes_by_hand() -> None:
     assert found["nothing", 14] == {"rises": False, "steady": False, "lost": True}
     # Spends are 14, 13, 0, 100, 0: the upper quartile is 14, and only more than it is a lot.
     assert found["a lot", 14] == {
-        "rises": False, "steady": False, "lost": False, "sleeper": True, "clicker": False}  # fmt: skip
+        "rises": False, "steady": False, "lost": False, "sleeper": True, "clicker": False,
+    }  # fmt: skip
     assert found["more", 14] == {"rises": True, "steady": False, "lost": False}
     assert found["coupon", 14] == {
-        "rises": False, "steady": False, "lost": True, "sleeper": False, "clicker": False}  # fmt: skip
+        "rises": False, "steady": False, "lost": True, "sleeper": False, "clicker": False,
+    }  # fmt: skip
 
 
 def test_only_users_active_before_are_asked_whether_they_stay_and_spend_more() -> None:
