@@ -7,7 +7,7 @@ longer future than is known yet. So each row says yes or no, and a missing row m
     nothing  no purchase within the horizon                  of who bought in the last 60 days
     a lot    spend within it in the top quarter              of all users with events
     more     spend above 1.3 times that of as many days ago  of who bought in the last 60 days
-    coupon   redeemed one within it                          of all users with events, where any exist
+    coupon   redeemed one within it                          of all users with events, if any did
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class Run:
 
 @pytest.fixture(scope="module", params=["infonce", "intents"])
 def run(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, world: Any, tiny_config: Callable,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, world: Any,
+    tiny_config: Callable,
     jolt: Callable, make_facts: Callable, facts_table: Callable, micros_of: Callable,
     info_of: Callable, tiny_bert: str,
 ) -> Run:  # fmt: skip
