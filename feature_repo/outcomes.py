@@ -4,10 +4,10 @@ Facts say what a user did; what a user did not do is then a no. An outcome is no
 asked of some users only (who was active before), or needs a threshold over all of them, or a
 longer future than is known yet. So each row says yes or no, and a missing row means unknown.
 
-    nothing  no event within the horizon                     of users active in the last 60 days
-    a lot    spend within it in the top quarter              of all known users
-    more     spend above 1.3 times that of as many days ago  of users active in the last 60 days
-    coupon   redeemed one within it                          of all known users, where any exist
+    nothing  no purchase within the horizon                  of who bought in the last 60 days
+    a lot    spend within it in the top quarter              of all users with events
+    more     spend above 1.3 times that of as many days ago  of who bought in the last 60 days
+    coupon   redeemed one within it                          of all users with events, if any did
 """
 
 from __future__ import annotations

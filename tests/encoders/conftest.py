@@ -87,13 +87,19 @@ class World:
             kinds = [("town", pa.string()), ("tier", pa.string()), ("spend", pa.float64())]
             base = list(schema.SEARCH_WEEKLY)[:3]
             columns = pa.schema([*base, *(pa.field(*kind) for kind in kinds)])
+        elif view == "habits":  # of each source, its lines stand for subjects
+            columns = schema.HABITS_WEEKLY
+            of = {"bought": "bill", "clicked": "click", "browsed": "mini_program"}
+            named = {name: f"{source}s" for name, source in of.items()}
+            named |= {f"{name}_counts": f"{source}_counts" for name, source in of.items()}
+            rows = [row | {name: row[held] for name, held in named.items()} for row in rows]
         else:
             columns = {"behaviour": schema.BEHAVIOUR_WEEKLY, "search": schema.SEARCH_WEEKLY}[view]
         return pa.table({n: [row[n] for row in rows] for n in columns.names}, schema=columns)
 
     def history(self, rows: list[dict[str, Any]] | None = None) -> History:
         views = (self.table(view, rows) for view in ("behaviour", "profile", "search"))
-        return History(*views, line_vectors)
+        return History(*views, line_vectors, self.table("habits", rows))
 
     def columns(self) -> TableColumns:
         return TableColumns.fit(self.table("profile"))
@@ -109,6 +115,7 @@ class World:
             max_tokens=max_tokens,
             line_tokens=search_tokens,
             window_tokens=max_tokens,
+            habit_windows=windows,
         )
 
 

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from encoders import losses
 from encoders.alignment import AlignmentConfig, FoundModel
+from encoders.batch import Collate, History, UserBatch
+from encoders.habits import HabitConfig
 from encoders.pairs import FactTable, PairBatch, PairSampler
 from encoders.templates import sentence
+from encoders.text import TextConfig
 
 SENTENCES = ["people who buy apples", "bread", "will buy cheese in the next four weeks"]
 
@@ -23,8 +26,9 @@ SENTENCES = ["people who buy apples", "bread", "will buy cheese in the next four
 def pairs(world: Any) -> PairBatch:
     generator = torch.Generator().manual_seed(4)
     rows = np.arange(0, len(world.rows), 3)
-    positive = torch.rand(len(rows), len(SENTENCES), generator=generator) < 0.4
-    return PairBatch(world.collate()(rows), {}, positive)
+    fits = torch.rand(len(rows), len(SENTENCES), generator=generator) < 0.4
+    label_BS, weight_S = fits.to(torch.int8), torch.ones(len(SENTENCES))
+    return PairBatch(world.collate()(rows), {}, label_BS, weight_S)
 
 
 def with_tokens(batch: PairBatch, model: FoundModel, *, pooled: bool = False) -> PairBatch:
@@ -127,7 +131,7 @@ def test_the_loss_is_infonce_of_scaled_inner_products(
     total, parts = model.loss(batch)
     users, texts = model(batch.users), model.encode_text(SENTENCES)
     logits = torch.tensor([[(u @ t).item() / 0.25 for t in texts] for u in users])
-    expected = losses.alignment(logits, batch.positive_BS)
+    expected = losses.alignment(logits, batch.label_BS > 0)
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
     assert parts["scale"].item() == pytest.approx(4.0, rel=1e-6)
 
@@ -317,3 +321,80 @@ def test_windows_of_a_year_ago_are_out_of_reach(
     with torch.no_grad():
         assert torch.equal(model(other(rows)), model(collate(rows)))
         assert not torch.equal(model(other(rows - 1)), model(collate(rows - 1)))
+
+
+# --- habits and intents
+
+
+@pytest.fixture
+def with_habits(tiny_config: Callable, tiny_bert: str, world: Any) -> AlignmentConfig:
+    text = TextConfig(
+        model=tiny_bert, dim=16, projection="near_identity", rank=3, lora_rank=2, max_tokens=40
+    )
+    habits = HabitConfig(width=16, ways=2, hidden=4, rank=2, dropout=0.0, windows=4,
+                         profile_width=len(world.columns().scales))  # fmt: skip
+    return tiny_config(text=text, habits=habits, objective="intents", temperature=1.0)
+
+
+def batch_with_habits(world: Any, vector_of: Callable) -> UserBatch:
+    def sentences(texts: list[str]) -> np.ndarray:
+        return pooled_words(texts)["pooled"].numpy()
+
+    views = [world.table(view) for view in ("behaviour", "profile", "search")]
+    history = History(*views, vector_of, world.table("habits"), sentences)
+    collate = Collate(history, windows=4, table=world.columns(), habit_windows=4)
+    return collate(np.arange(0, len(world.rows), 3))
+
+
+def test_the_loss_of_intents_is_fit_and_order(
+    with_habits: AlignmentConfig, world: Any, vector_of: Callable, jolt: Callable, pairs: PairBatch
+) -> None:
+    model = FoundModel(with_habits).eval()
+    jolt(model)
+    label_BS = pairs.label_BS.clone()
+    label_BS[::3, 1] = -1
+    weight_S = torch.tensor([1.0, 4.0, 2.0])
+    users = batch_with_habits(world, vector_of)
+    batch = with_tokens(PairBatch(users, {}, label_BS, weight_S), model)
+    total, parts = model.loss(batch)
+    with torch.no_grad():
+        score_BS = model(users) @ model.encode_text(SENTENCES).T
+        fit, order = losses.intents(
+            score_BS * model.log_scale.exp(), label_BS=label_BS, weight_S=weight_S,
+            base_rate_S=model.base_rate(model.text.read(batch.tokens))[:, 0],
+            fit_scale=model.fit_scale.exp(),
+        )  # fmt: skip
+    assert (parts["fit"].item(), parts["order"].item()) == pytest.approx(
+        (fit.item(), order.item()), rel=1e-4
+    )
+    assert total.item() == pytest.approx(fit.item() + 0.2 * order.item(), rel=1e-4)
+    total.backward()
+    unused = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert not [name for name in unused if name.split(".")[0] in ("habits", "base_rate", "text")]
+
+
+def test_at_the_start_habits_alone_speak(
+    with_habits: AlignmentConfig, world: Any, vector_of: Callable
+) -> None:
+    model = FoundModel(with_habits).eval()
+    model.start_aligned()
+    batch = batch_with_habits(world, vector_of)
+    assert batch.habits is not None
+    model.habits.fit(batch.habits)
+    with torch.no_grad():
+        whitened = model.text.whiten(batch.habits.subjects_VE)
+        alone = model.habits(batch.habits, whitened, batch.values_BF)
+        assert torch.equal(model(batch), alone) and alone.abs().max() > 0
+        assert model(replace(batch, habits=None)).abs().max() == 0
+
+
+def test_a_model_with_habits_survives_json(with_habits: AlignmentConfig) -> None:
+    stored = json.loads(json.dumps(asdict(with_habits)))
+    assert AlignmentConfig(**stored).habits == with_habits.habits
+
+
+def test_habits_are_as_wide_as_sentences(with_habits: AlignmentConfig) -> None:
+    with pytest.raises(ValueError, match="habits.width=9 must be text.dim=16"):
+        replace(with_habits, habits=HabitConfig(width=9))
+    with pytest.raises(ValueError, match="objective must be 'infonce' or 'intents', got 'rank'"):
+        replace(with_habits, objective="rank")

@@ -21,11 +21,11 @@ SOURCES = {"bill": "bills", "click": "clicks", "mini_program": "mini_programs"}
 
 def equal(a: UserBatch, b: UserBatch) -> bool:
     same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in PLAIN)
-    if a.window_text and b.window_text:
-        same &= torch.equal(a.window_text.tokens_NL, b.window_text.tokens_NL)
-        same &= torch.equal(a.window_text.segments_NL, b.window_text.segments_NL)
-    else:
-        same &= a.window_text is b.window_text
+    for part in ("window_text", "habits"):
+        one, other = getattr(a, part), getattr(b, part)
+        same &= (one is None) == (other is None)
+        if one is not None and other is not None:
+            same &= all(torch.equal(each, getattr(other, n)) for n, each in vars(one).items())
     bags = a.bags.keys() == b.bags.keys() and all(
         torch.equal(getattr(a.bags[s], part), getattr(b.bags[s], part))
         for s in a.bags
@@ -187,6 +187,7 @@ def test_an_unknown_user_has_no_windows_and_no_searches(world: Any) -> None:
     assert not batch.filled_BW[0].any()
     assert not batch.tokens_BL[0].any()
     assert batch.present_BM[0, [0, 2]].tolist() == [False, False]
+    assert 0 not in batch.habits.owner
 
 
 def test_an_unknown_user_has_no_profile(world: Any) -> None:
@@ -221,6 +222,9 @@ def test_views_that_disagree_are_refused_by_name(
         History(
             world.table("behaviour"), None, world.table("search", world.rows[1:]), vector_of
         )  # fmt: skip
+    habits = world.table("habits", [*world.rows[:-1], world.rows[-1] | {name: other}])
+    with pytest.raises(ValueError, match=rf"disagree on {name}.*build_features"):
+        History(world.table("behaviour"), None, None, vector_of, habits)
 
 
 def test_null_lists_count_as_empty(world: Any, vector_of: Callable) -> None:
@@ -257,7 +261,7 @@ def test_times_may_come_in_any_unit(world: Any, vector_of: Callable) -> None:
 def test_to_moves_every_tensor(world: Any) -> None:
     batch = world.collate()(np.arange(3)).to("meta")
     tensors = [getattr(batch, name) for name in PLAIN]
-    tensors += [batch.window_text.tokens_NL, batch.window_text.segments_NL]
+    tensors += [*vars(batch.window_text).values(), *vars(batch.habits).values()]
     for bag in batch.bags.values():
         tensors += [bag.ids, bag.offsets, bag.weights]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

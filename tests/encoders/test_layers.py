@@ -1,8 +1,10 @@
 """Small layers."""
 
+from collections.abc import Callable
+
 import torch
 
-from encoders.layers import ResidualMlp, Whiten
+from encoders.layers import NearIdentity, ResidualMlp, Standardise, Whiten
 
 
 def test_whitening_is_the_identity_until_fitted() -> None:
@@ -55,3 +57,44 @@ def test_the_residual_mlp_adds_a_line_and_a_bend() -> None:
     bent = gelu(x @ first.weight.T + first.bias) @ last.weight.T + last.bias
     torch.testing.assert_close(layer(x), straight + bent)
     assert (layer(x + y) - layer(x) - layer(y) + layer(0 * x)).abs().max() > 1e-3  # not linear
+
+
+def test_near_identity_starts_as_the_identity_and_a_bias() -> None:
+    layer, x = NearIdentity(6, rank=2), torch.randn(9, 6)
+    torch.testing.assert_close(layer(x), x + layer.out.bias)
+
+
+def test_near_identity_bends_in_few_directions_only(jolt: Callable) -> None:
+    layer, x = NearIdentity(6, rank=2), torch.randn(9, 6)
+    jolt(layer)
+    changed = layer(x) - x - layer.out.bias
+    torch.testing.assert_close(changed, x @ layer.into.weight.T @ layer.out.weight.T)
+    assert torch.linalg.matrix_rank(changed) == 2
+
+
+def test_standardised_columns_have_mean_0_and_deviation_1() -> None:
+    x = torch.randn(500, 3) * torch.tensor([1.0, 100.0, 0.0]) + torch.tensor([0.0, -7.0, 4.0])
+    layer = Standardise(3)
+    layer.fit(x)
+    y = layer(x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0)
+    assert y[:, 2].abs().max() == 0  # a constant column is only centred
+
+
+def test_standardising_cuts_outliers_and_keeps_its_moments() -> None:
+    fitted, fresh = Standardise(2), Standardise(2)
+    fitted.fit(torch.randn(50, 2) * 3 + 1)
+    fresh.load_state_dict(fitted.state_dict())
+    far = torch.tensor([[1e6, -1e6]])
+    assert fresh(far).tolist() == [[5.0, -5.0]]
+    x = torch.randn(4, 2)
+    assert torch.equal(fresh(x), fitted(x))
+    assert not list(fitted.parameters())
+
+
+def test_one_row_is_too_little_to_standardise_by() -> None:
+    layer, x = Standardise(2), torch.tensor([[1.0, -2.0]])
+    for rows in (x, x[:0]):
+        layer.fit(rows)
+    assert torch.equal(layer(x), x)

@@ -269,3 +269,106 @@ def test_alignment_has_finite_gradients_when_some_rows_are_all_or_none() -> None
     losses.alignment(100 * logits, positive).backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad.abs().sum() > 0
+
+
+def slow_intents(
+    logits: Tensor, label: Tensor, base_rate: Tensor, weight: Tensor, fit_scale: float
+) -> tuple[float, float]:
+    fit, orders = 0.0, []
+    for s in range(label.shape[1]):
+        known = [b for b in range(len(label)) if label[b, s] >= 0]
+        x = {b: logits[b, s].item() for b in known}
+        odds = {b: x[b] * fit_scale + base_rate[s].item() for b in known}
+        errors = [log(1 + exp(-odds[b] if label[b, s] else odds[b])) for b in known]
+        fit += weight[s].item() * sum(errors) / max(len(errors), 1)
+        others = sum(exp(x[b]) for b in known if label[b, s] == 0)
+        terms = [-log(exp(x[b]) / (exp(x[b]) + others)) for b in known if label[b, s] == 1]
+        if terms:
+            orders.append(sum(terms) / len(terms))
+    return fit / weight.sum().item(), sum(orders) / len(orders) if orders else 0.0
+
+
+def intents(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (7, 5)
+    label_BS = torch.randint(-1, 2, shape, generator=generator, dtype=torch.int8)
+    label_BS[:, 3] = -1  # a sentence that nothing is known of
+    label_BS[:, 4] = label_BS[:, 4].clamp(max=0)  # one that fits nobody
+    return {
+        "logits_BS": torch.randn(shape, generator=generator, dtype=torch.float64),
+        "label_BS": label_BS,
+        "base_rate_S": torch.randn(5, generator=generator, dtype=torch.float64),
+        "weight_S": torch.tensor([1.0, 1.0, 4.0, 4.0, 1.0], dtype=torch.float64),
+        "fit_scale": torch.tensor(0.7, dtype=torch.float64),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_intents_are_cross_entropy_and_order_of_the_known_pairs(seed: int) -> None:
+    given = intents(seed)
+    fit, order = losses.intents(**given)
+    expected = slow_intents(given["logits_BS"], given["label_BS"], given["base_rate_S"],
+                            given["weight_S"], 0.7)  # fmt: skip
+    assert (fit.item(), order.item()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_intents_by_hand() -> None:
+    """Two users: the sentence fits the first; of the second sentence one answer is known."""
+    fit, order = losses.intents(
+        torch.tensor([[log(3.0), 0.0], [0.0, 9.0]]),
+        label_BS=torch.tensor([[1, 0], [0, -1]], dtype=torch.int8),
+        base_rate_S=torch.tensor([0.0, log(3.0)]),
+        weight_S=torch.tensor([1.0, 3.0]),
+        fit_scale=torch.tensor(1.0),
+    )
+    first = (log(4 / 3) + log(2)) / 2  # probabilities 3/4 of yes and 1/2 of no
+    second = log(4)  # a probability of 1/4 of no
+    assert fit.item() == pytest.approx((first + 3 * second) / 4)
+    assert order.item() == pytest.approx(log(4 / 3))
+
+
+def test_unknown_pairs_have_no_influence_on_value_or_gradient() -> None:
+    given = intents()
+    unknown = given["label_BS"] < 0
+    found = []
+    for noise in (0.0, 50.0, -50.0):
+        logits = (given["logits_BS"] + noise * unknown).requires_grad_()
+        fit, order = losses.intents(**{**given, "logits_BS": logits})
+        (fit + order).backward()
+        assert logits.grad is not None
+        assert logits.grad[unknown].abs().max() == 0 < logits.grad[~unknown].abs().min()
+        found.append((fit.item(), order.item(), logits.grad))
+    for fit, order, gradient in found[1:]:
+        assert (fit, order) == found[0][:2] and torch.equal(gradient, found[0][2])
+
+
+def test_weights_share_the_fit_among_sentences_and_leave_the_order() -> None:
+    given = intents()
+    fit, order = losses.intents(**given)
+    scaled, same = losses.intents(**{**given, "weight_S": 5 * given["weight_S"]})
+    assert (scaled.item(), same.item()) == pytest.approx((fit.item(), order.item()), rel=1e-12)
+    alone = [
+        losses.intents(**{**given, "weight_S": torch.eye(5, dtype=torch.float64)[s]})[0].item()
+        for s in range(5)
+    ]
+    weights = given["weight_S"].tolist()
+    mixed = sum(w * a for w, a in zip(weights, alone, strict=True)) / sum(weights)
+    assert fit.item() == pytest.approx(mixed, rel=1e-12)
+
+
+def test_the_order_ignores_the_base_rate_and_how_sharp_the_fit_is() -> None:
+    given = intents()
+    _, order = losses.intents(**given)
+    changed = {**given, "base_rate_S": given["base_rate_S"] + 3, "fit_scale": torch.tensor(9.0)}
+    assert torch.equal(losses.intents(**changed)[1], order)
+
+
+@pytest.mark.parametrize("label", [-1, 0, 1])
+def test_intents_without_contrast_stay_finite(label: int) -> None:
+    given = intents()
+    logits = given["logits_BS"].requires_grad_()
+    all_same = torch.full_like(given["label_BS"], label)
+    fit, order = losses.intents(**{**given, "logits_BS": logits, "label_BS": all_same})
+    (fit + order).backward()
+    assert order.item() == 0 and (fit.item() == 0) == (label < 0)
+    assert logits.grad is not None and logits.grad.isfinite().all()

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from encoders import templates
-from encoders.pairs import FactTable, PairSampler
+from encoders.pairs import FactTable, OutcomeTable, PairSampler
+from feature_repo import schema
 
 Facts = list[dict[str, Any]]
 
@@ -49,7 +50,9 @@ def of_sample(facts: Facts, sample: tuple[str, Any]) -> Facts:
 def make_sampler(world: Any, samples: list, micros_of: Callable) -> Callable[..., Any]:
     """A sampler and the list of sentences it has asked tokens of."""
 
-    def build(table: FactTable, num_sentences: int = 6) -> tuple[PairSampler, list[str]]:
+    def build(
+        table: FactTable, num_sentences: int = 6, **more: Any
+    ) -> tuple[PairSampler, list[str]]:
         said: list[str] = []
 
         def tokenize(texts: list[str]) -> dict[str, torch.Tensor]:
@@ -60,7 +63,7 @@ def make_sampler(world: Any, samples: list, micros_of: Callable) -> Callable[...
         rows = collate.history.rows([s[0] for s in samples], [micros_of(s[1]) for s in samples])
         assert (rows >= 0).all()
         sampler = PairSampler(
-            collate, table, rows, tokenize, num_sentences=num_sentences, horizon_days=28
+            collate, table, rows, tokenize, num_sentences=num_sentences, horizon_days=28, **more
         )
         return sampler, said
 
@@ -137,11 +140,11 @@ def test_labels_are_what_the_words_say(
     for seed in range(60):
         chosen = drawn.choice(len(samples), 6, replace=False)
         batch = sampler(chosen, np.random.default_rng(seed))
-        assert batch.positive_BS.dtype == torch.bool
+        assert batch.label_BS.dtype == torch.int8
         expected = [[fits(text, of_sample(facts, samples[i])) for text in said] for i in chosen]
-        assert batch.positive_BS.tolist() == expected, said
+        assert batch.label_BS.tolist() == expected, said  # 1 == True
         for s, text in enumerate(said):
-            fit = batch.positive_BS[:, s]
+            fit = batch.label_BS[:, s] > 0
             seen["nothing"] += bool(fit.any()) and ("nothing" in text or "away" in text)
             if "more than" in text and "more than 0 " not in text:
                 plain = fits_without_number(fits, text, facts, samples, chosen)
@@ -175,8 +178,8 @@ def test_the_same_generator_draws_the_same(make_sampler: Callable, table: FactTa
     sampler, said = make_sampler(table)
     drawn = []
     for seed in (1, 1, 2):
-        positive_BS = sampler(np.arange(6), np.random.default_rng(seed)).positive_BS
-        drawn.append((list(said), positive_BS.tolist()))
+        label_BS = sampler(np.arange(6), np.random.default_rng(seed)).label_BS
+        drawn.append((list(said), label_BS.tolist()))
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
@@ -189,7 +192,7 @@ def test_sentences_are_about_different_facts_and_favour_those_of_the_batch(
         batch = sampler(np.arange(5), np.random.default_rng(seed))
         assert len(said) == 3
         # Fewer sentences than facts in the batch: each comes from someone here, so fits someone.
-        assert batch.positive_BS.any(0).all()
+        assert batch.label_BS.any(0).all()
 
 
 def test_frequent_facts_are_drawn_by_their_root(make_sampler: Callable, table: FactTable) -> None:
@@ -230,10 +233,8 @@ def test_more_sentences_than_the_batch_has_facts_are_filled_with_others(
     sampler, said = make_sampler(table, num_sentences=len(table.names) - 1)
     batch = sampler(np.array([1]), np.random.default_rng(0))  # the user who does nothing
     assert len(said) == len(table.names) - 1
-    assert batch.positive_BS[0].tolist() == [
-        fits(text, of_sample(facts, samples[1])) for text in said
-    ]
-    assert batch.positive_BS.sum() == 1
+    assert batch.label_BS[0].tolist() == [fits(text, of_sample(facts, samples[1])) for text in said]
+    assert batch.label_BS.sum() == 1
 
 
 def test_a_world_with_fewer_facts_than_sentences_can_be_sampled(
@@ -241,13 +242,13 @@ def test_a_world_with_fewer_facts_than_sentences_can_be_sampled(
 ) -> None:
     sampler, said = make_sampler(table, num_sentences=len(table.names) + 3)
     batch = sampler(np.arange(10), np.random.default_rng(0))
-    assert batch.positive_BS.shape[1] == len(said) == len(table.names) + 3
+    assert batch.label_BS.shape[1] == len(said) == len(table.names) + 3
 
 
 def test_to_moves_users_tokens_and_labels(make_sampler: Callable, table: FactTable) -> None:
     sampler, _ = make_sampler(table)
     batch = sampler(np.arange(3), np.random.default_rng(0)).to("meta")
-    tensors = [batch.positive_BS, batch.users.lines_VE, *batch.tokens.values()]
+    tensors = [batch.label_BS, batch.weight_S, batch.users.lines_VE, *batch.tokens.values()]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
@@ -260,3 +261,82 @@ def test_cutoffs_may_come_in_any_unit(
     times = np.array([micros_of(cutoff) for _, cutoff in samples])
     again = FactTable(coarse, [user for user, _ in samples], times)
     np.testing.assert_array_equal(again.keys, table.keys)
+
+
+# --- outcomes
+
+
+@pytest.fixture(scope="module")
+def answers(samples: list, cutoffs: list[Any]) -> Facts:
+    """Of most samples, and of a user and a time that are no samples."""
+    rng = np.random.default_rng(2)
+    asked = [*samples, ("stranger", cutoffs[0]), (samples[0][0], cutoffs[0] - timedelta(weeks=9))]
+    return [
+        {"user_id": user, "cutoff": cutoff, "outcome": outcome, "horizon_days": days,
+         "happened": bool(rng.random() < 0.5)}
+        for user, cutoff in asked
+        for outcome, days in [("nothing", 56), ("coupon", 14), ("nothing", 14)]
+        if rng.random() < 0.7
+    ]  # fmt: skip
+
+
+def outcome_table(answers: Facts, samples: list, micros_of: Callable) -> OutcomeTable:
+    times = np.array([micros_of(cutoff) for _, cutoff in samples])
+    rows = pa.Table.from_pylist(answers, schema=schema.OUTCOMES)
+    return OutcomeTable(rows, [user for user, _ in samples], times)
+
+
+def slow_labels(answers: Facts, samples: list, names: list[tuple[str, int]]) -> list[list[int]]:
+    held = {
+        (row["user_id"], row["cutoff"], row["outcome"], row["horizon_days"]): row["happened"]
+        for row in answers
+    }
+    return [[int(held.get((*sample, *name), -1)) for name in names] for sample in samples]
+
+
+def test_an_outcome_is_yes_no_or_unknown(
+    answers: Facts, samples: list, micros_of: Callable
+) -> None:
+    table = outcome_table(answers, samples, micros_of)
+    assert table.names == [("coupon", 14), ("nothing", 14), ("nothing", 56)]
+    assert table.label_NO.tolist() == slow_labels(answers, samples, table.names)
+    assert set(table.label_NO.flatten().tolist()) == {-1, 0, 1}
+    backwards = outcome_table(answers[::-1], samples, micros_of)
+    np.testing.assert_array_equal(backwards.label_NO, table.label_NO)
+
+
+def test_without_outcomes_there_is_nothing_to_ask(
+    make_sampler: Callable, table: FactTable, samples: list, micros_of: Callable
+) -> None:
+    empty = outcome_table([], samples, micros_of)
+    assert empty.names == [] and empty.label_NO.shape == (len(samples), 0)
+    drawn = []
+    for more in ({}, {"outcomes": empty, "outcome_weight": 9.0}):
+        sampler, said = make_sampler(table, **more)
+        batch = sampler(np.arange(6), np.random.default_rng(1))
+        drawn.append((list(said), batch.label_BS.tolist(), batch.weight_S.tolist()))
+    assert drawn[0] == drawn[1] and set(drawn[0][2]) == {1.0}
+
+
+def test_every_step_asks_for_every_outcome_after_its_facts(
+    make_sampler: Callable, table: FactTable, samples: list, facts: Facts, fits: Callable,
+    answers: Facts, micros_of: Callable,
+) -> None:  # fmt: skip
+    outcomes = outcome_table(answers, samples, micros_of)
+    sampler, said = make_sampler(table, outcomes=outcomes, outcome_weight=2.5)
+    heard: dict[tuple[str, int], set[str]] = {name: set() for name in outcomes.names}
+    chosen = np.array([7, 0, 3, 4])
+    asked = [samples[i] for i in chosen]
+    for seed in range(60):
+        batch = sampler(chosen, np.random.default_rng(seed))
+        assert batch.weight_S.tolist() == [1.0] * 6 + [2.5] * 3
+        expected = [[fits(text, of_sample(facts, sample)) for text in said[:6]] for sample in asked]
+        assert batch.label_BS[:, :6].tolist() == expected
+        assert batch.label_BS[:, 6:].tolist() == slow_labels(answers, asked, outcomes.names)
+        for name, text in zip(outcomes.names, said[6:], strict=True):
+            heard[name].add(text)
+    for (outcome, days), texts in heard.items():
+        assert texts == {
+            templates.outcome_sentence(outcome, horizon_days=days, wording=n)
+            for n in range(templates.num_outcome_wordings(outcome))
+        }

@@ -7,7 +7,7 @@ import pytest
 
 from encoders import templates
 from encoders.templates import format_number, horizon_phrase, list_items, round_down, sentence
-from feature_repo.schema import FACT_KINDS
+from feature_repo.schema import FACT_KINDS, OUTCOME_NAMES
 
 
 def test_the_purchase_template_is_the_papers_word_for_word() -> None:
@@ -107,3 +107,31 @@ def test_the_examples_in_the_docstrings_are_true() -> None:
     result = doctest.testmod(templates)
     assert result.failed == 0
     assert result.attempted >= 5
+
+
+@pytest.mark.parametrize("outcome", OUTCOME_NAMES)
+def test_every_outcome_has_several_sentences_that_name_the_horizon(outcome: str) -> None:
+    num = templates.num_outcome_wordings(outcome)
+    for days, spoken in ((14, "two weeks"), (56, "eight weeks"), (10, "10 days")):
+        said = [
+            templates.outcome_sentence(outcome, horizon_days=days, wording=n) for n in range(num)
+        ]
+        assert num >= 4 and len(set(said)) == num
+        assert all(spoken in each and "{" not in each for each in said), said
+    with pytest.raises(IndexError):
+        templates.outcome_sentence(outcome, horizon_days=14, wording=num)
+
+
+def test_outcomes_do_not_share_sentences() -> None:
+    said = [
+        templates.outcome_sentence(outcome, horizon_days=28, wording=n)
+        for outcome in OUTCOME_NAMES
+        for n in range(templates.num_outcome_wordings(outcome))
+    ]
+    assert len(set(said)) == len(said)
+
+
+def test_a_habit_is_said_as_a_plain_fact_of_four_weeks() -> None:
+    for kind in FACT_KINDS:
+        plain = sentence(kind, ["CHEESE"], horizon_days=28, wording=1)
+        assert templates.habit_sentence(kind, "CHEESE") == plain

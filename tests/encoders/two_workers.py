@@ -18,7 +18,7 @@ from torch.multiprocessing import start_processes
 from encoders import checkpoint
 from encoders.batch import Collate, History
 from encoders.distributed import gather, world_size
-from encoders.pairs import FactTable, PairSampler
+from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.text import LineEncoder
 
 WORKERS = 2
@@ -30,8 +30,14 @@ def work(rank: int, directory: Path) -> None:
         "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=WORKERS
     )
     model, _ = checkpoint.load(directory / "checkpoint", expect="alignment")
-    behaviour, facts = (pq.read_table(directory / f"{n}.parquet") for n in ("behaviour", "facts"))
-    collate = Collate(History(behaviour, None, None, LineEncoder(directory)), windows=4)
+    behaviour, habits, facts, outcomes = (
+        pq.read_table(directory / f"{name}.parquet")
+        for name in ("behaviour", "habits", "facts", "outcomes")
+    )
+    sentences = LineEncoder(directory, model=model.config.text.model)
+    history = History(behaviour, None, None, LineEncoder(directory), habits, sentences)
+    counted = model.config.habits
+    collate = Collate(history, windows=4, habit_windows=counted.windows if counted else 0)
     samples = json.loads((directory / "samples.json").read_text())
     users, cutoffs = samples["users"], np.array(samples["cutoffs"])
     said: list[str] = []
@@ -43,6 +49,7 @@ def work(rank: int, directory: Path) -> None:
     sampler = PairSampler(
         collate, FactTable(facts, users, cutoffs), collate.history.rows(users, cutoffs),
         tokenize, num_sentences=samples["sentences"], horizon_days=28,
+        outcomes=OutcomeTable(outcomes, users, cutoffs) if counted else None, outcome_weight=3.0,
     )  # fmt: skip
     half = len(users) // WORKERS
     batch = sampler(np.arange(rank * half, (rank + 1) * half), np.random.default_rng(rank))
@@ -52,7 +59,7 @@ def work(rank: int, directory: Path) -> None:
     for gradient in gradients.values():
         dist.all_reduce(gradient)
         gradient /= WORKERS
-    results = {"loss": loss.detach(), "positive_BS": batch.positive_BS}
+    results = {"loss": loss.detach(), "label_BS": batch.label_BS, "weight_S": batch.weight_S}
     results["gathered"] = gather(torch.tensor([rank, 10 * rank]))
     results["world"] = torch.tensor(world_size())
     save_file(results, directory / f"results-{rank}.safetensors")

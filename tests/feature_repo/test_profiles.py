@@ -26,6 +26,7 @@ START = datetime(2017, 1, 2, tzinfo=UTC)
 ANCHOR = START + 30 * WEEK
 MICROSECOND = timedelta(microseconds=1)
 SPANS = (4, 12, 26)
+SHORT_SPANS = (1, 2, 8)  # of baskets and spend only, and before the others
 
 ITEMS = [
     {"item_id": "own", "text": "x", "categories": ["GROCERY", "MILK"], "brand": "Private"},
@@ -149,9 +150,11 @@ def slow_row(user: str, end: datetime, events: list[Row], exposures: list[Row]) 
     of = {
         span: sums([e for e in own if seen(e) >= end - span * WEEK],
                    [x for x in shown if seen(x) >= end - span * WEEK])
-        for span in SPANS
+        for span in (*SHORT_SPANS, *SPANS)
     }  # fmt: skip
     bought = [e for e in own if e["source"] == "bill" and seen(e) >= end - 12 * WEEK]
+    month_before = [e for e in own if e["source"] == "bill"
+                    and end - 8 * WEEK <= seen(e) < end - 4 * WEEK]  # fmt: skip
     half = of[26]
     row: Row = {
         "user_id": user,
@@ -172,13 +175,16 @@ def slow_row(user: str, end: datetime, events: list[Row], exposures: list[Row]) 
     }
     for name in half:
         if name not in ("units", "lines", "private_lines"):
-            row |= {f"agg_{name}_{span}w": of[span][name] for span in SPANS}
+            spans = (*SHORT_SPANS, *SPANS) if name in ("baskets", "spend") else SPANS
+            row |= {f"agg_{name}_{span}w": of[span][name] for span in spans}
     recency = row["agg_recency_days"]
     bins = [(7, "this week"), (14, "last week"), (28, "this month"), (56, "last month")]
     row |= {
         "agg_basket_value": ratio(half["spend"], half["baskets"]),
         "agg_discount_share": ratio(half["discount"], half["spend"] + half["discount"]),
         "agg_spend_trend": ratio(of[4]["spend"], of[12]["spend"]),
+        "agg_spend_change": ratio(of[4]["spend"], total(month_before, "amount")),
+        "agg_overdue": recency * half["baskets"] / min(row["agg_tenure_days"], 182),
         "agg_recency_bin": next((word for days, word in bins if recency < days), "long ago"),
         "agg_frequency_bin": log_bin(of[12]["baskets"]),
         "agg_spend_bin": log_bin(of[12]["spend"]),

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from feature_repo import schema, transforms
 from feature_repo.errors import TimeError
+from feature_repo.habits import habits_weekly
+from feature_repo.outcomes import outcomes
 
 Row = dict[str, Any]
 Build = Callable[[duckdb.DuckDBPyConnection, datetime], pa.Table]
@@ -80,7 +82,14 @@ def all_subjects(connection: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.
     return transforms.catalogue(connection, all_facts(connection, anchor), known_before=anchor)
 
 
-BUILDS = [transforms.behaviour_weekly, transforms.search_weekly, all_facts, all_subjects]
+def all_outcomes(connection: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+    return outcomes(connection, [anchor - 2 * WEEK, anchor - 4 * WEEK], known_before=anchor)
+
+
+BUILDS = [
+    transforms.behaviour_weekly, transforms.search_weekly, habits_weekly, all_facts, all_subjects,
+    all_outcomes,
+]  # fmt: skip
 each_build = pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
 
 
@@ -381,7 +390,7 @@ def test_rows_at_and_after_the_anchor_and_late_rows_change_nothing(build: Build)
     leaky = built(build, tables(events + planted, searches + asked))
     assert len(clean) > 30
     assert as_file(leaky) == as_file(clean)
-    visible = [event(999, "u1", ANCHOR - DAY), event(998, "u1", ANCHOR - 10 * DAY)]
+    visible = [event(999 - n, "u1", ANCHOR - d * DAY, amount=1e4) for n, d in enumerate((1, 10))]
     heard = [search(999, "u1", ANCHOR - 10 * DAY, "planted")]
     seen_now = built(build, tables(events + visible, searches + heard))
     assert as_file(seen_now) != as_file(clean)  # what is in time does show
@@ -396,7 +405,7 @@ def test_the_order_of_the_input_does_not_matter(build: Build) -> None:
     assert as_file(forward) == as_file(backward) == as_file(mixed)
 
 
-@pytest.mark.parametrize("build", BUILDS[:2], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", BUILDS[:3], ids=lambda build: build.__name__)
 def test_a_later_build_repeats_the_windows_of_an_earlier_one(build: Build) -> None:
     events, searches = world()
     events.append(event(900, "u1", START + DAY, known=ANCHOR - HOUR))

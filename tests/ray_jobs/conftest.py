@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from encoders.behaviour import BehaviourConfig
+from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
 from encoders.tabular import TabularConfig
 from encoders.text import TextConfig
@@ -38,11 +39,11 @@ AS_OF = datetime(2024, 6, 17, tzinfo=UTC)  # 24 weeks in: six are left
 WEEK = timedelta(days=7)
 PRETRAINED = ("behaviour", "tabular", "search")
 STAGES = (*PRETRAINED, "alignment")
-VIEWS = ("behaviour_weekly", "profile_weekly", "search_weekly")
+VIEWS = ("behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly")
 
 
 def tiny_preset() -> Preset:
-    """The structure of `best` at a width of 16 and six steps per stage."""
+    """The structure of `best`, its encoders 16 wide, and six steps per stage."""
     best = presets.best()
     return replace(
         best,
@@ -59,7 +60,8 @@ def tiny_preset() -> Preset:
             vocabulary=30_522, dim=16, out_dim=16, layers=1, heads=2, max_tokens=24,
             generator_dim=16,
         ),
-        text=TextConfig(dim=16, hidden=16, lora_rank=2),
+        text=TextConfig(dim=384, projection="near_identity", rank=4, lora_rank=2),
+        habits=HabitConfig(ways=2, hidden=8, rank=2, windows=12),
         windows=8,
         fusion_dim=16,
         fusion_layers=1,

@@ -71,7 +71,7 @@ def test_training_moves_every_part_of_the_model(trained: Any, copy: Any) -> None
     still = copy.align(preset=presets.preset("still"))
     moved = differing(weights(still), weights(trained.checkpoint("alignment")))
     for part in ("behaviour.", "tabular.", "search.albert.", "fusion.", "text.project.", "lora_A",
-                 "lora_B", "log_scale"):  # fmt: skip
+                 "lora_B", "log_scale", "habits.", "base_rate.", "fit_scale"):  # fmt: skip
         assert [name for name in moved if part in name], part
     assert not [name for name in moved if "base_layer" in name]
     assert not [name for name in moved if "mlm_heads" in name or "generator" in name]
@@ -298,3 +298,24 @@ def test_learning_rate_warms_up_and_fades() -> None:
     assert rates[0] == pytest.approx(0.1) and rates.index(max(rates)) in (8, 9)
     assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
     assert 0 < rates[-1] < 0.001
+
+
+def test_pretrained_parts_learn_at_their_own_rate(trained: Any) -> None:
+    model, _ = checkpoint.load(trained.checkpoint("alignment"))
+    settings = presets.Training(steps=1, batch_size=8, encoder_rate=0.1)
+    fast, slow = loop._groups(model, settings)
+    assert (fast["rate"], slow["rate"]) == (1.0, 0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    parts = [{names[id(p)].split(".")[0] for p in group["params"]} for group in (fast, slow)]
+    assert parts[0] == {"habits", "text", "base_rate", "fit_scale", "log_scale"}
+    assert parts[1] == {"behaviour", "tabular", "search", "fusion", "text"}
+    assert {names[id(p)].split(".")[1] for p in fast["params"] if "text" in names[id(p)]} == {
+        "of_text", "project"}  # fmt: skip
+    learning = sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert sorted(id(p) for group in (fast, slow) for p in group["params"]) == learning
+
+
+def test_an_encoder_alone_has_one_group(trained: Any) -> None:
+    model, _ = checkpoint.load(trained.checkpoint("tabular"))
+    (group,) = loop._groups(model, presets.Training(steps=1, batch_size=8, encoder_rate=0.1))
+    assert group["rate"] == 1.0
