@@ -110,9 +110,7 @@ class Protocol:
 
     def profiles(self) -> list[Task]:
         """Group E: kids, age ≥ 45, income ≥ 75K, married; only where demographics are known."""
-        rows = self.con.sql(
-            "SELECT user_id, categorical FROM profiles ORDER BY user_id"
-        ).fetchall()
+        rows = self.con.sql("SELECT user_id, categorical FROM profiles ORDER BY user_id").fetchall()
         known = set(self.everyone)
         profiles = {user: dict(values) for user, values in rows if user in known}
         rules = {

@@ -77,7 +77,8 @@ class Counts:
         key = (kind, half_life, days)
         if key not in self._kept:
             cutoff = self._protocol.cutoff
-            weight = "1.0" if np.isinf(half_life) else f"0.5 ** (($t - moment) / {half_life * _DAY:f})"
+            halving = f"0.5 ** (($t - moment) / {half_life * _DAY:f})"
+            weight = "1.0" if np.isinf(half_life) else halving
             rows = self._protocol.con.sql(
                 f"""SELECT user_id, sum(size * {weight}) FROM
                     (SELECT * FROM ({_OCCASIONS[kind]}) WHERE moment >= $since ORDER BY ALL)

@@ -36,7 +36,8 @@ class Receipts:
             FROM known_events WHERE source = 'bill' GROUP BY user_id, basket_id ORDER BY ALL"""
         ).to_arrow_table()
         bought = con.sql(
-            """SELECT user_id, coalesce(categories[2], categories[1]) AS category, max(seen) AS moment
+            """SELECT user_id, coalesce(categories[2], categories[1]) AS category,
+                      max(seen) AS moment
             FROM known_events JOIN items USING (item_id) WHERE source = 'bill'
             GROUP BY user_id, basket_id, category ORDER BY ALL"""
         ).to_arrow_table()
@@ -58,7 +59,7 @@ class Receipts:
         columns = []
         spent: dict[int, np.ndarray] = {}
         for days in RFM_DAYS:
-            inside = age < days
+            inside = age <= days
             spent[days] = _sums(row, amount * inside, len(users))
             columns += [_sums(row, inside, len(users)), spent[days]]
             columns += [_sums(row, values * inside, len(users)) for values in (discount, lines)]
@@ -70,8 +71,8 @@ class Receipts:
         who, when, known = self._known(self._campaigns, cutoff, users)
         redeemed = self._campaigns["redeemed"].to_numpy(zero_copy_only=False)[known]
         for days in (28, 56, 182):
-            columns.append(_sums(who, redeemed * (when < days), len(users)))
-            columns.append(_sums(who, ~redeemed * (when < days), len(users)))
+            columns.append(_sums(who, redeemed * (when <= days), len(users)))
+            columns.append(_sums(who, ~redeemed * (when <= days), len(users)))
         columns.append(_least(who[redeemed], when[redeemed], len(users)))
         return np.stack(columns, 1)
 
@@ -81,7 +82,7 @@ class Receipts:
         cell = row * len(self.categories) + self._category[keep]
         size = len(users) * len(self.categories)
         blocks = [
-            np.bincount(cell, age < days, size).reshape(len(users), -1) for days in CATEGORY_DAYS
+            np.bincount(cell, age <= days, size).reshape(len(users), -1) for days in CATEGORY_DAYS
         ]
         return np.concatenate(blocks, 1)
 
@@ -90,7 +91,7 @@ class Receipts:
         row, age, keep = self._known(self._bought, cutoff, users)
         here = self._category[keep] == self.categories.index(category)
         row, age = row[here], age[here]
-        columns = [_sums(row, age < days, len(users)) for days in OWN_DAYS]
+        columns = [_sums(row, age <= days, len(users)) for days in OWN_DAYS]
         columns += [_sums(row, 0.5 ** (age / half), len(users)) for half in _HALF_LIVES]
         columns += [_least(row, age, len(users)), -_least(row, -age, len(users), _NEVER)]
         return np.stack(columns, 1)

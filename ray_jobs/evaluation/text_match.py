@@ -1,7 +1,7 @@
 """Raw text matching: the untuned language model, no alignment, no training.
 
 A household is the sum of its recent lines' vectors, each halved every 60 days; its score is the
-inner product with the sentence's vector. So whoever buys much, and buys what sounds alike, is first.
+inner product with the sentence's vector. Whoever buys much of what sounds alike is first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def line_weights(
 ) -> tuple[sparse.csr_matrix, list[str]]:
     """How often, lately, each user bought each line: sparse [N, L], and the lines."""
     table = con.sql(
-        f"""SELECT user_id, line, sum(0.5 ** (($t - moment) / {half_life * DAY_US:f})) AS weight FROM (
+        f"""SELECT user_id, line, sum(0.5 ** (($t - moment) / {half_life * DAY_US:f})) AS weight
+            FROM (
             SELECT user_id, basket_id, line, max(seen) AS moment
             FROM known_events JOIN item_lines USING (item_id)
             WHERE source = 'bill' AND seen < $t AND seen >= $since GROUP BY ALL ORDER BY ALL)
