@@ -2,6 +2,7 @@
 
     python -m ray_jobs.evaluate --suite found --workspace DIR --out REPORT
     python -m ray_jobs.evaluate … --only zero-shot,probes
+    python -m ray_jobs.evaluate … --full            ablations and planted worlds too: hours
 
 Writes report.md, report.json and figures. The snapshot is judged on what happened from its
 ``as_of`` on, which its weights have not seen. A killed run goes on where it stopped; a report
@@ -12,19 +13,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from feature_repo import durable
-from ray_jobs import visualise
+from ray_jobs import presets, visualise
 from ray_jobs.command import Job, console, main
-from ray_jobs.evaluation import demands, report, zero_shot
+from ray_jobs.evaluation import (
+    ablations,
+    cost,
+    demands,
+    outcomes,
+    planted,
+    probe_table,
+    report,
+    zero_shot,
+)
 from ray_jobs.evaluation.bootstrap import Resamples
-from ray_jobs.evaluation.methods import methods
+from ray_jobs.evaluation.methods import methods, sentence
 from ray_jobs.evaluation.results import Results
-from ray_jobs.evaluation.subject import Subject
+from ray_jobs.evaluation.subject import EARLIER, Subject
+from ray_jobs.protocol import FINAL_CUTOFF
 
 
 class Evaluate(Job):
@@ -33,8 +46,14 @@ class Evaluate(Job):
     suite: Literal["found"] = "found"
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for report.md, report.json and figures")
-    only: str = Field("", description="sections, by comma; default all")
+    only: str = Field("", description="sections, by comma; default those that train nothing")
+    full: bool = Field(False, description="also train: ablations and planted worlds")
     splits: int = Field(5, ge=1, description="splits of each linear probe")
+    peers: str | None = Field(None, description="directory of other systems' vectors as Parquet")
+    preset: str = Field("best", description="of ablations and planted worlds")
+    seeds: int = Field(1, ge=1, description="training seeds of each ablation")
+    users: int = Field(planted.USERS, ge=100, description="of each planted world")
+    workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
 
     @field_validator("only")
     @classmethod
@@ -46,8 +65,9 @@ class Evaluate(Job):
 
     @property
     def sections(self) -> list[str]:
-        """Names of the sections to measure."""
-        return [name for name in SECTIONS if not self.only or name in self.only.split(",")]
+        """Names of the sections to measure, in the order of the report."""
+        chosen = self.only.split(",") if self.only else [n for n in SECTIONS if n not in _TRAINING]
+        return [n for n in SECTIONS if n in chosen or (self.full and n in _TRAINING)]
 
 
 def run(settings: Evaluate) -> dict[str, Any]:
@@ -97,6 +117,95 @@ def _zero_shot(subject: Subject, results: Results, settings: Evaluate) -> dict[s
     return found
 
 
+def _probes(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Every embedding under the same probe."""
+    peers = Path(settings.peers).resolve() if settings.peers else None
+    found = {}
+    for name, row in probe_table.rows(subject, peers).items():
+        inputs = [settings.splits, row.depends]
+
+        def work(row: probe_table.Row = row) -> dict[str, Any]:
+            return probe_table.measure(row, subject.users, subject.tasks, settings.splits)
+
+        found[name] = results.of(f"probe {name}", inputs, work)
+    return {"probes": found}
+
+
+def _map(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Figure 4: the fused vectors on a plane, coloured by what became of the users."""
+    name = "outcomes.png"
+
+    def work() -> list[str]:
+        labels = outcomes.outcome_labels(subject.tasks, subject.users)
+        visualise.embedding_map(
+            subject.vectors("fused"), labels, results.out / name, grey=outcomes.NONE,
+            title="Fused vectors, coloured by what the households did next",
+        )  # fmt: skip
+        return [name]
+
+    made = results.of("map", [], work)
+    if not (results.out / name).exists():
+        made = work()
+    return {"figures": made}
+
+
+def _cost(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Parameters, seconds, bytes."""
+    return {"cost": results.of("cost", [], lambda: cost.measure(subject))}
+
+
+def _ablations(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Every variant trained and measured, at a cut-off where things may be chosen."""
+    preset = presets.preset(settings.preset)
+    latest = (FINAL_CUTOFF - EARLIER).replace(tzinfo=UTC)
+    bench = ablations.Bench(
+        ablations.place(results.out), subject.dataset.source, subject.dataset.demographics,
+        min(subject.manifest.as_of, latest), preset, settings.workers,
+    )  # fmt: skip
+    written = demands.read(subject.dataset.source)
+    variants = ablations.applicable(ablations.VARIANTS, preset, set(subject.manifest.kinds))
+
+    def measure(variant: Subject) -> dict[str, Any]:
+        return Results(results.out, variant.identity).of(
+            f"ablation {variant.manifest.id}", [demands.digest(written), settings.splits],
+            lambda: _brief(variant, written, settings.splits),
+        )  # fmt: skip
+
+    found = ablations.run(bench, variants, settings.seeds, measure)
+    about = {"preset": settings.preset, "as_of": bench.as_of.isoformat()}
+    return {"ablations": {**about, "variants": found}}
+
+
+def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict[str, Any]:
+    """The rows of one variant: zero-shot by the sentence alone, and the probe of its vectors."""
+    ours = zero_shot.Method(zero_shot.OURS, sentence(subject), reads=True)
+    resamples = Resamples([str(user) for user in subject.protocol.everyone], num=1)
+    asked = demands.demands(subject.tasks, written)
+    measured = {zero_shot.OURS: zero_shot.measure(ours, asked, resamples, {})}
+    tables = {"zero_shot": "name", "paraphrase": "paraphrase"}
+    found: dict[str, Any] = {
+        part: zero_shot.table(measured, wording).get(zero_shot.OURS, {})
+        for part, wording in tables.items()
+    }
+    row = probe_table.Row(lambda: subject.vectors("fused"))
+    found["probe"] = probe_table.measure(row, subject.users, subject.tasks, splits)
+    return found
+
+
+def _planted(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Synthetic worlds whose interests one modality shows."""
+    preset = presets.preset(settings.preset)
+    root = results.out / "planted"
+    found = []
+    for one in planted.worlds(settings.users):
+
+        def work(one: planted.PlantedWorld = one) -> dict[str, Any]:
+            return planted.measure(one, root, preset, settings.workers)
+
+        found.append(Results(results.out, []).of(f"planted {one.spec}", [asdict(preset)], work))
+    return {"planted": found}
+
+
 def _write(found: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(found, indent=2, allow_nan=False)
@@ -105,7 +214,11 @@ def _write(found: dict[str, Any], out: Path) -> None:
 
 
 Section = Callable[[Subject, Results, Evaluate], dict[str, Any]]
-SECTIONS: dict[str, Section] = {"zero-shot": _zero_shot}
+SECTIONS: dict[str, Section] = {
+    "zero-shot": _zero_shot, "probes": _probes, "map": _map, "cost": _cost,
+    "ablations": _ablations, "planted": _planted,
+}  # fmt: skip
+_TRAINING = ("ablations", "planted")  # sections that train models of their own
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class Receipts:
             """SELECT user_id, coalesce(categories[2], categories[1]) AS category,
                       max(seen) AS moment
             FROM known_events JOIN items USING (item_id) WHERE source = 'bill'
+            AND category IS NOT NULL
             GROUP BY user_id, basket_id, category ORDER BY ALL"""
         ).to_arrow_table()
         campaigns = con.sql(
@@ -95,6 +96,13 @@ class Receipts:
         columns += [_sums(row, 0.5 ** (age / half), len(users)) for half in _HALF_LIVES]
         columns += [_least(row, age, len(users)), -_least(row, -age, len(users), _NEVER)]
         return np.stack(columns, 1)
+
+    def bought(
+        self, cutoff: datetime, users: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every basket with a category: row of the user, age in days, index of the category."""
+        row, age, keep = self._known(self._bought, cutoff, users)
+        return row, age, self._category[keep]
 
     @staticmethod
     def _known(
