@@ -54,7 +54,7 @@ PLANTED: Final = (
     PlantedTopic("baking", ("cake tin", "rolling pin", "icing sugar"), ("quintzel", "dwenlo")),
     PlantedTopic("fishing", ("fishing rod", "landing net", "tackle box"), ("zandrix", "yorvane")),
     PlantedTopic("painting", ("oil paints", "easel", "canvas"), ("orphelio", "tulsimet")),
-    PlantedTopic("chess", ("chess board", "chess clock", "opening book"), ("kestrami", "jomberra")),
+    PlantedTopic("chess", ("chess board", "chess clock", "wooden pawns"), ("kestrami", "jomberra")),
     PlantedTopic("sewing", ("sewing machine", "yarn", "knitting needles"), ("fiskara", "nexolu")),
     PlantedTopic("aquarium", ("fish tank", "water filter", "gravel"), ("halverique", "pravish")),
     PlantedTopic("astronomy", ("telescope", "star chart", "tripod"), ("ombrasse", "lurvek")),

@@ -159,7 +159,7 @@ def _even(features: np.ndarray) -> np.ndarray:
     """Counts and money on one footing: logarithm, then each column's z-score."""
     logged = np.sign(features) * np.log1p(np.abs(features))
     deviation = logged.std(0)
-    even: np.ndarray = (logged - logged.mean(0)) / np.where(deviation > 0, deviation, 1.0)
+    even: np.ndarray = (logged - logged.mean(0)) / np.where(deviation > 1e-9, deviation, 1.0)
     return even
 
 
