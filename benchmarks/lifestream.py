@@ -2,7 +2,8 @@
 
 pytorch-lifestream pins older versions than ours, so it lives in an environment of its own:
 
-    python3.11 -m venv .venv-peers && .venv-peers/bin/pip install pytorch-lifestream==0.7.0
+    python3.11 -m venv .venv-peers && .venv-peers/bin/pip install torch==2.13.0 \\
+        pytorch-lifestream==0.7.0
     .venv-peers/bin/python benchmarks/lifestream.py --tables WORKSPACE/tables/KEY \\
         --as-of 2017-09-11 --out PEERS
     python -m ray_jobs.evaluate … --peers PEERS
@@ -81,7 +82,7 @@ def encoder(sizes: dict[str, int]) -> Any:
 
 
 def coles(sizes: dict[str, int]) -> tuple[Any, Any]:
-    from ptls.frames.coles import CoLESModule, ColesDataset
+    from ptls.frames.coles import ColesDataset, CoLESModule
     from ptls.frames.coles.split_strategy import SampleSlices
 
     module = CoLESModule(encoder(sizes), optimizer_partial=_adam, lr_scheduler_partial=_steps)

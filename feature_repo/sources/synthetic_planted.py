@@ -155,8 +155,8 @@ def _live(world: World, chunk: int) -> tuple[Array, tuple[Array, Array, Array]]:
         for u, k in zip(user, topic, strict=True):
             _redraw(rng, now[u], int(k))
         held.append(now.copy())
-    user, topic, week = (np.concatenate(column) for column in zip(*bought, strict=True))
-    return np.stack(held), (user, topic, week)
+    who, what, when = (np.concatenate(column) for column in zip(*bought, strict=True))
+    return np.stack(held), (who, what, when)
 
 
 def _redraw(rng: np.random.Generator, held: Array, topic: int) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ray_jobs.evaluation import rules
+from ray_jobs.evaluation import rules, supervised
 from ray_jobs.evaluation.counts import Counts
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.subject import Subject
-from ray_jobs.evaluation.supervised import Supervised
 from ray_jobs.evaluation.text_match import TextMatch
 from ray_jobs.evaluation.zero_shot import OURS, Method, Scorer
 from ray_jobs.protocol import Task
@@ -36,7 +35,9 @@ def methods(subject: Subject) -> dict[str, Method]:
         return TextMatch(subject.con, subject.manifest.as_of, users, subject.lines).score
 
     def boosted() -> Scorer:
-        return Supervised(subject.con, subject.manifest.as_of, Receipts(subject.con)).score
+        return supervised.Supervised(
+            subject.con, subject.manifest.as_of, Receipts(subject.con)
+        ).score
 
     def plain() -> Scorer:
         return rules.plain(subject.protocol, subject.lines).score
@@ -44,20 +45,23 @@ def methods(subject: Subject) -> dict[str, Method]:
     def tuned() -> Scorer:
         return rules.fine_tuned(subject.protocol, subject.earlier, subject.lines).score
 
-    def count(name: str) -> Scorer:
-        return _Once(lambda: getattr(Counts(subject.protocol), name))
+    def count(which: Callable[[Counts], Scorer]) -> Scorer:
+        return _Once(lambda: which(Counts(subject.protocol)))
 
     listed = [
         Method(OURS, _Once(lambda: sentence(subject)), reads=True),
-        Method("past 26-week count", count("past"), reads=False, is_count=True),
-        Method("recency-weighted count", count("recent"), reads=False, is_count=True),
-        Method("activity × recency-weighted", count("active"), reads=False, is_count=True),
+        Method("past 26-week count", count(lambda c: c.past), reads=False, is_count=True),
+        Method("recency-weighted count", count(lambda c: c.recent), reads=False, is_count=True),
+        Method(
+            "activity × recency-weighted", count(lambda c: c.active), reads=False, is_count=True
+        ),
         Method("rules, plain (ARALLM-style)", _Once(plain), reads=True),
         Method("rules, fine-tuned (ARALLM-style)", _Once(tuned), reads=True),
         Method("text matching, no alignment", _Once(text), reads=True),
         Method("chance", chance, reads=False),
-        Method("LightGBM per task (reference)", _Once(boosted), reads=False),
     ]
+    if supervised.is_installed():
+        listed.append(Method("LightGBM per task (reference)", _Once(boosted), reads=False))
     return {method.name: method for method in listed}
 
 
