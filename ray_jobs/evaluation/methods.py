@@ -50,11 +50,9 @@ def methods(subject: Subject) -> dict[str, Method]:
 
     listed = [
         Method(OURS, _Once(lambda: sentence(subject)), reads=True),
-        Method("past 26-week count", count(lambda c: c.past), reads=False, is_count=True),
-        Method("recency-weighted count", count(lambda c: c.recent), reads=False, is_count=True),
-        Method(
-            "activity × recency-weighted", count(lambda c: c.active), reads=False, is_count=True
-        ),
+        Method("past 26-week count", count(lambda c: c.past), False, is_count=True),
+        Method("recency-weighted count", count(lambda c: c.recent), False, is_count=True),
+        Method("activity × recency-weighted", count(lambda c: c.active), False, is_count=True),
         Method("rules, plain (ARALLM-style)", _Once(plain), reads=True),
         Method("rules, fine-tuned (ARALLM-style)", _Once(tuned), reads=True),
         Method("text matching, no alignment", _Once(text), reads=True),
