@@ -49,7 +49,7 @@ def test_rows_of_hand_made_and_counted_features(subject: Any) -> None:
     text = probe_table.purchase_text(subject)
     assert text.shape == (n, 2) and np.isfinite(text).all()
     even = probe_table._even(np.array([[0.0, 5.0], [100.0, 5.0], [-3.0, 5.0]]))
-    assert even.mean(0) == pytest.approx([0, 0]) and even[:, 1].tolist() == [0, 0, 0]
+    assert even.mean(0) == pytest.approx([0, 0]) and np.abs(even[:, 1]).max() < 1e-9
 
 
 def test_other_systems_join_by_user_id(tmp_path: Path) -> None:
