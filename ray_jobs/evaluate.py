@@ -38,6 +38,7 @@ from ray_jobs.evaluation.methods import methods, sentence
 from ray_jobs.evaluation.results import Results
 from ray_jobs.evaluation.subject import EARLIER, Subject
 from ray_jobs.protocol import FINAL_CUTOFF
+from ray_jobs.stages import code_version
 
 
 class Evaluate(Job):
@@ -76,17 +77,27 @@ def run(settings: Evaluate) -> dict[str, Any]:
     out = Path(settings.out).resolve()
     results = Results(out, subject.identity)
     manifest = subject.manifest
-    found: dict[str, Any] = {
+    head: dict[str, Any] = {
         "snapshot": manifest.id, "space": manifest.space, "as_of": manifest.as_of.isoformat(),
         "trained_as_of": manifest.trained_as_of.isoformat(), "households": manifest.num_users,
-        "source": manifest.source, "synthetic": manifest.synthetic,
+        "source": manifest.source, "synthetic": manifest.synthetic, "code": code_version(),
     }  # fmt: skip
+    found = {**_measured_before(out, head), **head}
     for name in settings.sections:
         console.print(f"[bold]{name}[/] …")
         found.update(SECTIONS[name](subject, results, settings))
         _write(found, out)
     console.print(f"report: {out / 'report.md'}")
     return found
+
+
+def _measured_before(out: Path, head: dict[str, Any]) -> dict[str, Any]:
+    """The report that is there already, if it is about the same snapshot and by the same code."""
+    try:
+        before: dict[str, Any] = json.loads((out / "report.json").read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return before if all(before.get(name) == value for name, value in head.items()) else {}
 
 
 def _zero_shot(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def _zero_shot(report: dict[str, Any]) -> str:
         if differences := report["against_counts"].get(name):
             parts.append(_differences(differences))
     parts += [
+        "![Mean AUC of every method by group](zero_shot.png)",
         "### At a threshold that was fixed earlier (Table 2)",
         "Accuracy / precision / recall when as many users are chosen as did it eight weeks "
         "before. Accuracy misleads where few users do it: random choice reaches .79 on A.",
@@ -105,6 +106,11 @@ def _thresholded(methods: dict[str, Any]) -> str:
 
 def _triple(row: dict[str, Any]) -> str:
     return " / ".join(number(row[name]) for name in ("accuracy", "precision", "recall"))
+
+
+def _figures(report: dict[str, Any]) -> str:
+    images = [f"![Users by what they did next]({name})" for name in report["figures"]]
+    return "\n\n".join(["## Map of the vectors (Figure 4)", *images])
 
 
 def _probes(report: dict[str, Any]) -> str:
@@ -193,6 +199,6 @@ def _cost(report: dict[str, Any]) -> str:
 
 
 _SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "zero_shot": _zero_shot, "probes": _probes, "ablations": _ablations, "planted": _planted,
-    "cost": _cost,
+    "zero_shot": _zero_shot, "probes": _probes, "figures": _figures, "cost": _cost,
+    "ablations": _ablations, "planted": _planted,
 }  # fmt: skip
