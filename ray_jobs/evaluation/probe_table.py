@@ -109,9 +109,10 @@ def hand_made(subject: Subject) -> np.ndarray:
 
 def svd(subject: Subject) -> np.ndarray:
     """The classic: which product types a household bought, tf-idf, reduced."""
-    weights_NL, _ = line_weights(subject.con, *_when(subject), half_life=np.inf, days=_ALL_DAYS)
+    weights_NL, _ = line_weights(subject.con, *_when(subject), half_life=None, days=_ALL_DAYS)
     tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(weights_NL)
-    reduced: np.ndarray = TruncatedSVD(_SVD_DIMENSIONS, random_state=0).fit_transform(tfidf)
+    width = min(_SVD_DIMENSIONS, tfidf.shape[1])
+    reduced: np.ndarray = TruncatedSVD(width, random_state=0).fit_transform(tfidf)
     return reduced
 
 

@@ -26,12 +26,16 @@ def line_weights(
     cutoff: datetime,
     users: Sequence[str],
     *,
-    half_life: float = HALF_LIFE_DAYS,
+    half_life: float | None = HALF_LIFE_DAYS,
     days: int = 7 * WEEKS,
 ) -> tuple[sparse.csr_matrix, list[str]]:
-    """How often, lately, each user bought each line: sparse [N, L], and the lines."""
+    """How often, lately, each user bought each line: sparse [N, L], and the lines.
+
+    Without a ``half_life`` all of the ``days`` count alike.
+    """
+    weight = "1.0" if half_life is None else f"0.5 ** (($t - moment) / {half_life * DAY_US:f})"
     table = con.sql(
-        f"""SELECT user_id, line, sum(0.5 ** (($t - moment) / {half_life * DAY_US:f})) AS weight
+        f"""SELECT user_id, line, sum({weight}) AS weight
             FROM (
             SELECT user_id, basket_id, line, max(seen) AS moment
             FROM known_events JOIN item_lines USING (item_id)

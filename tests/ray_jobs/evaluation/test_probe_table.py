@@ -48,6 +48,8 @@ def test_rows_of_hand_made_and_counted_features(subject: Any) -> None:
     assert probe_table.hand_made(subject).shape == (n, 42 + 3 * len(receipts.categories))
     text = probe_table.purchase_text(subject)
     assert text.shape == (n, 2) and np.isfinite(text).all()
+    types = len(probe_table.line_weights(subject.con, subject.manifest.as_of, subject.users)[1])
+    assert probe_table.svd(subject).shape == (n, types)
     even = probe_table._even(np.array([[0.0, 5.0], [100.0, 5.0], [-3.0, 5.0]]))
     assert even.mean(0) == pytest.approx([0, 0]) and np.abs(even[:, 1]).max() < 1e-9
 
