@@ -35,7 +35,7 @@ def line_weights(
     """
     weight = "1.0" if half_life is None else f"0.5 ** (($t - moment) / {half_life * DAY_US:f})"
     table = con.sql(
-        f"""SELECT user_id, line, sum({weight}) AS weight
+        f"""SELECT user_id, line, sum({weight})::DOUBLE AS weight
             FROM (
             SELECT user_id, basket_id, line, max(seen) AS moment
             FROM known_events JOIN item_lines USING (item_id)
