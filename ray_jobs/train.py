@@ -101,7 +101,9 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
         seconds = perf_counter() - started
         for stage, config in configs.items():
             target = str(Path(config["target"]).relative_to(workspace.root))
-            result = {"checkpoint": target, "outputs": [target]}
+            settings = shared.preset.stages[stage]
+            result = {"checkpoint": target, "outputs": [target], "together": list(configs),
+                      "samples_seen": settings.steps * settings.batch_size}  # fmt: skip
             key = config["key"]
             records[stage] = stages.record(workspace, f"train-{stage}", key, result, seconds)
     return records

@@ -71,6 +71,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
             f"{tables['facts'].num_rows:,} facts, by point-in-time retrieval"
         )
         return {"outputs": [str(directory.relative_to(workspace.root))],
+                "rows": tables["samples"].num_rows,
                 "views": [name.split("_")[0] for name in tables]}  # fmt: skip
 
     inputs = [shared.dataset.tables, as_of.isoformat(), preset.horizon_days, preset.num_cutoffs,

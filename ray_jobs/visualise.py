@@ -15,17 +15,20 @@ from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
 
 _MAX_POINTS = 3_000
 _LEGEND = 8
+_FEW = 4  # methods whose bars leave room for figures and legend between them
 _COLOURS = pyplot.get_cmap("tab10").colors
 
 
 def embedding_map(
-    vectors: np.ndarray, labels: list[str], path: Path, *, title: str, seed: int = 0
-) -> Path:
+    vectors: np.ndarray, labels: list[str], path: Path, *, title: str, seed: int = 0,
+    grey: str | None = None,
+) -> Path:  # fmt: skip
     """t-SNE of user vectors, coloured by their most frequent labels; the others stay grey.
 
     Args:
         vectors: [N, D]; a seeded sample is drawn above 3,000.
         labels: one per row.
+        grey: a label that is not coloured: users of whom there is nothing to show.
     """
     rng = np.random.default_rng(seed)
     rows = np.arange(len(vectors))
@@ -36,7 +39,7 @@ def embedding_map(
 
     figure, axes = pyplot.subplots(figsize=(8, 6.5), layout="constrained")
     axes.scatter(*points.T, s=5, color="#d0d0d0", linewidths=0)
-    values, counts = np.unique(names, return_counts=True)
+    values, counts = np.unique(names[names != grey], return_counts=True)
     frequent = values[np.argsort(-counts, kind="stable")][:_LEGEND]
     for name, colour in zip(frequent, _COLOURS, strict=False):
         here = names == name
@@ -58,18 +61,22 @@ def _on_a_plane(vectors: np.ndarray, seed: int) -> np.ndarray:
 def zero_shot_bars(results: dict[str, Any], path: Path) -> Path:
     """Mean zero-shot AUC per group, one bar per method."""
     methods, groups = list(results), sorted({g for rows in results.values() for g in rows})
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    many = len(methods) > _FEW
+    figure, axes = pyplot.subplots(figsize=(13 if many else 7, 3.6), layout="constrained")
     width = 0.8 / len(methods)
     for i, method in enumerate(methods):
         at = [g for g in groups if g in results[method]]
         heights = [results[method][g]["auc"] for g in at]
         x = np.array([groups.index(g) for g in at]) + (i - (len(methods) - 1) / 2) * width
         bars = axes.bar(x, heights, width, label=method, color=_COLOURS[i])
-        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+        axes.bar_label(bars, fmt="%.2f", fontsize=7, rotation=90 if many else 0, padding=2)
     axes.axhline(0.5, color="#888888", linewidth=0.8, linestyle="--")
     axes.set(ylim=(0.4, 1.0), ylabel="AUC", xticks=range(len(groups)), xticklabels=groups,
              title="Zero-shot AUC by group of tasks (dashed: chance)")  # fmt: skip
-    axes.legend(fontsize=8, loc="lower right")
+    if many:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axes.legend(fontsize=8, loc="lower right")
     return _save(figure, path)
 
 

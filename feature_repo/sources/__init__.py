@@ -17,7 +17,14 @@ from typing import Final
 
 from feature_repo import quarantine, schema
 from feature_repo.errors import InputError
-from feature_repo.sources import complete_journey, files, synthetic, synthetic_world, tables
+from feature_repo.sources import (
+    complete_journey,
+    files,
+    synthetic,
+    synthetic_planted,
+    synthetic_world,
+    tables,
+)
 from feature_repo.sources.tables import CanonicalTables, empty
 
 __all__ = ["CanonicalTables", "default_as_of", "empty", "read_source", "source_fingerprint"]
@@ -60,6 +67,7 @@ def source_fingerprint(spec: str, *, demographics: bool = True) -> str:
     elif source == "synthetic":
         world = synthetic_world.parse(argument)
         parts = [world.spec, *_code(synthetic), *_code(synthetic_world)]
+        parts += _code(synthetic_planted) if world.plant else []
     else:
         path = Path(argument)
         parts = [str(path.resolve()), files.fingerprint(path), *_code(files)]

@@ -1,6 +1,7 @@
 """A made-up world with every modality, any size and known truth; always labelled synthetic.
 
     synthetic:users=2000,seed=0[,weeks=40,start=2024-01-01]
+    synthetic:users=3000,plant=search                         see ``synthetic_planted``
 
 ``load`` holds the whole world in memory; ``stream`` yields it chunk by chunk (20,000 users), for
 worlds that do not fit. Figures per size stand in docs/bring-your-own-data.md.
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.schema import CANONICAL, CLICK
+from feature_repo.sources import synthetic_planted
 from feature_repo.sources.synthetic_events import (
     DAY,
     SECOND,
@@ -68,6 +70,9 @@ def load(world: World, *, now: datetime, demographics: bool = True) -> Canonical
 
 def stream(world: World, *, now: datetime, demographics: bool = True) -> Iterator[CanonicalTables]:
     """The world chunk by chunk; each chunk holds some users entirely, and all items."""
+    if world.plant:
+        yield from synthetic_planted.stream(world, now=now, demographics=demographics)
+        return
     items = catalogue()
     for chunk in range(world.num_chunks):
         people = populate(world, chunk)

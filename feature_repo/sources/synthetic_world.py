@@ -55,6 +55,8 @@ AFTER_PURCHASE: Final = 0.4
 HOLD_OUT: Final = timedelta(weeks=6)
 USERS: Final = (10, 20_000_000)
 WEEKS: Final = (12, 520)
+PLANTS: Final = ("bills", "clicks", "search", "profile")
+"""Modalities in which ``synthetic_planted`` can plant interests."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class World:
     seed: int = 0
     weeks: int = 40
     start: date = date(2024, 1, 1)
+    plant: str = ""  # one of PLANTS: the world of synthetic_planted instead of the usual one
+    without: str = ""  # the planted modality again: the same world with it taken away
 
     def __post_init__(self) -> None:
         for name, (least, most) in {"users": USERS, "weeks": WEEKS}.items():
@@ -73,6 +77,10 @@ class World:
                 raise InputError(f"synthetic: {name} must be {least} to {most}, got {value}")
         if self.seed < 0:
             raise InputError(f"synthetic: seed must not be negative, got {self.seed}")
+        if self.plant not in ("", *PLANTS):
+            raise InputError(f"synthetic: plant must be one of {PLANTS}, got {self.plant!r}")
+        if self.without not in ("", self.plant):
+            raise InputError(f"synthetic: without must be {self.plant!r}, got {self.without!r}")
         if self.start.weekday():
             monday = self.start - timedelta(days=self.start.weekday())
             raise InputError(f"synthetic: start must be a Monday, got {self.start}; try {monday}")
@@ -80,8 +88,11 @@ class World:
     @property
     def spec(self) -> str:
         """The complete spec, with the defaults spelled out."""
+        planted = [f",{name}={value}" for name in ("plant", "without")
+                   if (value := getattr(self, name))]  # fmt: skip
         return (
             f"synthetic:users={self.users},seed={self.seed},weeks={self.weeks},start={self.start}"
+            f"{''.join(planted)}"
         )
 
     @property
@@ -207,6 +218,8 @@ def parse(argument: str) -> World:
         "seed": int,
         "weeks": int,
         "start": date.fromisoformat,
+        "plant": str,
+        "without": str,
     }
     for pair in filter(None, argument.split(",")):
         key, _, text = (part.strip() for part in pair.partition("="))
@@ -214,7 +227,7 @@ def parse(argument: str) -> World:
             raise InputError(f"synthetic: expected {', '.join(readers)}, got {key!r}")
         if key in values:
             raise InputError(f"synthetic: {key} is given twice")
-        if key != "start" and not re.fullmatch(r"-?[0-9]+", text):
+        if readers[key] is int and not re.fullmatch(r"-?[0-9]+", text):
             raise InputError(f"synthetic: {key} must be a whole number, got {text!r}")
         try:
             values[key] = readers[key](text)

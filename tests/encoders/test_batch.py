@@ -15,7 +15,7 @@ from encoders import batch as module
 from encoders.alignment import FoundModel
 from encoders.batch import Collate, History, UserBatch, example_batch
 
-PLAIN = [f.name for f in fields(UserBatch) if f.name not in ("bags", "window_text")]
+PLAIN = [f.name for f in fields(UserBatch) if f.name not in ("bags", "window_text", "habits")]
 SOURCES = {"bill": "bills", "click": "clicks", "mini_program": "mini_programs"}
 
 

@@ -103,6 +103,7 @@ def test_an_unknown_option_is_refused_by_name(
         ("publish", [], "snapshot", "ray_jobs.embed"),
         ("embed", [], "checkpoint", "ray_jobs.train"),
         ("evaluate", ["--out", "r", "--suite", "luck"], "suite", "found"),
+        ("evaluate", ["--out", "r", "--only", "probes,luck"], "only", "zero-shot"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_that_names_the_argument(

@@ -13,7 +13,7 @@ import pytest
 from feature_repo import schema, transforms
 from feature_repo.errors import TimeError
 from ray_jobs import metrics
-from ray_jobs.evaluate import count_scorer
+from ray_jobs.evaluation.counts import Counts
 from ray_jobs.protocol import CATEGORIES, Protocol, Task
 
 Row = dict[str, Any]
@@ -159,9 +159,9 @@ def test_without_demographics_there_is_no_group_e() -> None:
 
 def test_a_cut_off_after_the_data_is_refused() -> None:
     held = protocol(long_known("a"))
-    Protocol(held._con, T + 180 * DAY)
+    Protocol(held.con, T + 180 * DAY)
     with pytest.raises(TimeError, match="2018-03-1[12].*after the data"):
-        Protocol(held._con, T + 182 * DAY)
+        Protocol(held.con, T + 182 * DAY)
 
 
 # --- heuristics
@@ -207,7 +207,7 @@ def test_equal_counts_are_ordered_by_recent_activity() -> None:
               *(buys("busy", T - n * DAY) for n in range(1, 9))]  # fmt: skip
     held = protocol(events)
     task = of(held.purchases(), "CHEESE")
-    scores = dict(zip(task.users, count_scorer(held, held.past_counts)(task), strict=True))
+    scores = dict(zip(task.users, Counts(held).past(task), strict=True))
     assert scores["once"] > 1 > scores["busy"] > scores["idle"] > 0
 
 
@@ -224,7 +224,7 @@ def chance_world() -> tuple[Protocol, Protocol]:
         if rng.random() < 0.3:
             events.append(buys(f"u{n}", T + int(rng.integers(0, 28)) * DAY, "CHEESE"))
     honest = protocol(events)
-    return honest, Protocol(honest._con, T + 28 * DAY)
+    return honest, Protocol(honest.con, T + 28 * DAY)
 
 
 def test_chance_scores_one_half_and_a_scorer_that_peeks_scores_one() -> None:
@@ -232,9 +232,9 @@ def test_chance_scores_one_half_and_a_scorer_that_peeks_scores_one() -> None:
     task = of(honest.purchases(), "CHEESE")
     noise = np.random.default_rng(1).random(len(task.users))
     assert metrics.auc(noise, task.labels) == pytest.approx(0.5, abs=0.06)
-    past = count_scorer(honest, honest.past_counts)(task)
+    past = Counts(honest).past(task)
     assert metrics.auc(past, task.labels) == pytest.approx(0.5, abs=0.06)
-    seen = count_scorer(peeking, lambda category: peeking.past_counts(category, days=28))(task)
+    seen = Counts(peeking).within(task, 28)
     assert metrics.auc(seen, task.labels) > 0.999
     assert metrics.precision_at(seen, task.labels) > 0.999
 

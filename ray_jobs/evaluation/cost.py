@@ -1,0 +1,64 @@
+"""What a snapshot costs: parameters, seconds and throughput per stage, bytes per user.
+
+Seconds are read from the records that the stages left in the workspace. Stages that trained on one
+set of workers share a start-up and are timed together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from encoders import checkpoint
+from ray_jobs.evaluation.subject import Subject
+
+_WORK = {"features": "rows", "samples": "rows", "embed": "num_users"}
+"""Stage → what its record counts; training stages count samples."""
+
+
+def measure(subject: Subject) -> dict[str, Any]:
+    """``parameters`` per part, ``stages`` with seconds and throughput, ``bytes_per_user``."""
+    return {
+        "parameters": parameters(subject),
+        "stages": stage_times(subject.workspace.root / "stages"),
+        "bytes_per_user": bytes_per_user(subject),
+    }
+
+
+def parameters(subject: Subject) -> dict[str, dict[str, int]]:
+    """Part of the model → how many parameters it has, and how many alignment trains."""
+    directory = subject.workspace.root / subject.manifest.checkpoints["alignment"].path
+    model, _ = checkpoint.load(directory, expect="alignment")
+    counts: dict[str, dict[str, int]] = {}
+    for name, parameter in model.named_parameters():
+        part = counts.setdefault(name.split(".")[0], {"all": 0, "trained": 0})
+        part["all"] += parameter.numel()
+        part["trained"] += parameter.numel() * parameter.requires_grad
+    return counts
+
+
+def stage_times(directory: Path) -> dict[str, dict[str, Any]]:
+    """Stage → seconds, amount of work and amount per second, of its latest run."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(directory.glob("*.json"), key=lambda each: each.stat().st_mtime):
+        stage, record = path.stem.rsplit("-", 1)[0], json.loads(path.read_bytes())
+        amount = record.get(_WORK.get(stage, "samples_seen"))
+        seconds = record["seconds"]
+        found[stage] = {
+            "seconds": seconds,
+            "amount": amount,
+            "per_second": amount / seconds if amount and seconds else None,
+            "together": record.get("together", []),
+        }
+    return found
+
+
+def bytes_per_user(subject: Subject) -> dict[str, float]:
+    """Kind of embedding → bytes of matrix and history of one user."""
+    root, users = subject.workspace.root, max(subject.manifest.num_users, 1)
+    return {
+        kind: ((root / entry.matrix).stat().st_size
+               + sum((root / part).stat().st_size for part in entry.parts)) / users
+        for kind, entry in subject.manifest.kinds.items()
+    }  # fmt: skip

@@ -1,0 +1,81 @@
+"""The methods that zero-shot targeting is compared with, each ready to score a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ray_jobs.evaluation import rules, supervised
+from ray_jobs.evaluation.counts import Counts
+from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.subject import Subject
+from ray_jobs.evaluation.text_match import TextMatch
+from ray_jobs.evaluation.zero_shot import OURS, Method, Scorer
+from ray_jobs.protocol import Task
+
+
+class _Once:
+    """A scorer that is made when it is first asked: a reused result then costs nothing."""
+
+    def __init__(self, make: Callable[[], Scorer]):
+        self._make, self._scorer = make, None
+
+    def __call__(self, task: Task) -> np.ndarray:
+        if self._scorer is None:
+            self._scorer = self._make()
+        return self._scorer(task)
+
+
+def methods(subject: Subject) -> dict[str, Method]:
+    """All methods by name, ours first."""
+
+    def text() -> Scorer:
+        users = [str(user) for user in subject.protocol.everyone]
+        return TextMatch(subject.con, subject.manifest.as_of, users, subject.lines).score
+
+    def boosted() -> Scorer:
+        return supervised.Supervised(
+            subject.con, subject.manifest.as_of, Receipts(subject.con)
+        ).score
+
+    def plain() -> Scorer:
+        return rules.plain(subject.protocol, subject.lines).score
+
+    def tuned() -> Scorer:
+        return rules.fine_tuned(subject.protocol, subject.earlier, subject.lines).score
+
+    def count(which: Callable[[Counts], Scorer]) -> Scorer:
+        return _Once(lambda: which(Counts(subject.protocol)))
+
+    listed = [
+        Method(OURS, _Once(lambda: sentence(subject)), reads=True),
+        Method("past 26-week count", count(lambda c: c.past), False, is_count=True),
+        Method("recency-weighted count", count(lambda c: c.recent), False, is_count=True),
+        Method("activity × recency-weighted", count(lambda c: c.active), False, is_count=True),
+        Method("rules, plain (ARALLM-style)", _Once(plain), reads=True),
+        Method("rules, fine-tuned (ARALLM-style)", _Once(tuned), reads=True),
+        Method("text matching, no alignment", _Once(text), reads=True),
+        Method("chance", chance, reads=False),
+    ]
+    if supervised.is_installed():
+        listed.append(Method("LightGBM per task (reference)", _Once(boosted), reads=False))
+    return {method.name: method for method in listed}
+
+
+def sentence(subject: Subject) -> Scorer:
+    """Ours: inner product of a user's fused vector with the sentence's."""
+    encoder, vectors = subject.query_encoder(), subject.vectors("fused")
+    position = {user: row for row, user in enumerate(subject.users)}
+
+    def score(task: Task) -> np.ndarray:
+        (query,) = encoder.encode([task.sentence or ""])
+        ranked: np.ndarray = vectors[[position[user] for user in task.users]] @ query
+        return ranked
+
+    return score
+
+
+def chance(task: Task) -> np.ndarray:
+    """Random numbers: what the instrument shows when nothing is known."""
+    return np.random.default_rng(len(task.name)).random(len(task.users))

@@ -1,0 +1,170 @@
+"""Frozen vectors under the same probe (FOUND Table 4): ours, its parts, and others' methods.
+
+One logistic regression, one global scale, for every row and group alike. Vectors of other systems
+join the table as Parquet files (``user_id``, ``embedding``) in the directory ``--peers``; see
+``benchmarks/lifestream.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+
+from encoders import checkpoint
+from encoders.batch import Collate
+from feature_repo import durable
+from feature_repo.transforms import micros
+from ray_jobs import frames, retrieval
+from ray_jobs.evaluation import msdp
+from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.subject import Subject
+from ray_jobs.evaluation.supervised import is_installed
+from ray_jobs.evaluation.text_match import line_weights
+from ray_jobs.probes import Model, probe
+from ray_jobs.protocol import Task
+
+_SVD_DIMENSIONS = 256
+_ALL_DAYS = 400
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: vectors in the order of the subject's users, and what is fitted."""
+
+    vectors: Callable[[], np.ndarray]
+    model: Callable[[], Model] | None = None
+    depends: str = ""  # on a file outside the snapshot: its fingerprint
+
+
+def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
+    """All lines by name; nothing is computed yet."""
+    modalities = [kind for kind in subject.manifest.kinds if kind != "fused"]
+    found = {"fused": Row(lambda: subject.vectors("fused"))}
+    for kind in modalities:
+        found[f"{kind}, after alignment"] = Row(lambda kind=kind: subject.vectors(kind))
+    found["concatenation of modalities"] = Row(
+        lambda: blocks([subject.vectors(kind) for kind in modalities])
+    )
+    for name, directory in pretrained(subject).items():
+        found[name] = Row(lambda directory=directory: tabular_vectors(subject, directory))
+    found |= {
+        "RFM, LR": Row(lambda: _even(Receipts(subject.con).rfm(*_when(subject)))),
+        "RFM + category counts, LR": Row(lambda: _even(hand_made(subject))),
+        "SVD-256 of tf-idf household × product type": Row(lambda: svd(subject)),
+        "MSDP-style sequence model": Row(lambda: msdp.vectors(subject)),
+        "language model on purchase text (our substitution for search text)": Row(
+            lambda: purchase_text(subject)
+        ),
+    }
+    if is_installed():
+        found["RFM + category counts, LightGBM"] = Row(lambda: hand_made(subject), boosted)
+    for path in sorted(peers.glob("*.parquet")) if peers else []:
+        found[path.stem.replace("_", " ")] = Row(
+            lambda path=path: others(path, subject.users), depends=durable.sha256(path)
+        )
+    return found
+
+
+def measure(row: Row, users: Sequence[str], tasks: Sequence[Task], splits: int) -> dict[str, Any]:
+    """Group → AUC, KS, precision@k; and the width under ``"dim"``."""
+    vectors = row.vectors()
+    return {**probe(vectors, users, tasks, splits=splits, model=row.model),
+            "dim": vectors.shape[1]}  # fmt: skip
+
+
+def blocks(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Vectors side by side, each block centred and scaled as a whole: [N, sum of widths]."""
+    centred = [part - part.mean(0) for part in parts]
+    return np.concatenate([part / (part.std() or 1.0) for part in centred], 1)
+
+
+def boosted() -> Model:
+    """Gradient-boosted trees, small enough for some five hundred rows."""
+    model: Model = import_module("lightgbm").LGBMClassifier(
+        n_estimators=80, learning_rate=0.05, num_leaves=7, min_child_samples=15, subsample=0.8,
+        subsample_freq=1, colsample_bytree=0.3, n_jobs=1, random_state=0, verbose=-1,
+        deterministic=True, force_row_wise=True,
+    )  # fmt: skip
+    return model
+
+
+def hand_made(subject: Subject) -> np.ndarray:
+    """RFM and the counts of all categories over 4, 12 and 44 weeks."""
+    receipts = Receipts(subject.con)
+    return np.concatenate(
+        [receipts.rfm(*_when(subject)), receipts.category_counts(*_when(subject))], 1
+    )
+
+
+def svd(subject: Subject) -> np.ndarray:
+    """The classic: which product types a household bought, tf-idf, reduced."""
+    weights_NL, _ = line_weights(subject.con, *_when(subject), half_life=None, days=_ALL_DAYS)
+    tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(weights_NL)
+    width = min(_SVD_DIMENSIONS, tfidf.shape[1])
+    reduced: np.ndarray = TruncatedSVD(width, random_state=0).fit_transform(tfidf)
+    return reduced
+
+
+def purchase_text(subject: Subject) -> np.ndarray:
+    """Mean of the untuned language model's vectors of what was bought, lately more."""
+    weights_NL, lines = line_weights(subject.con, *_when(subject))
+    total_N = np.asarray(weights_NL.sum(1)).ravel()
+    mean: np.ndarray = (weights_NL @ subject.lines(lines)) / np.maximum(total_N, 1e-9)[:, None]
+    return mean
+
+
+def pretrained(subject: Subject) -> dict[str, Path]:
+    """The tabular stage before alignment, if the workspace still has it: the TabTransformer."""
+    found = {}
+    for record in (subject.workspace.root / "stages").glob("train-tabular-*.json"):
+        directory = subject.workspace.root / json.loads(record.read_bytes())["checkpoint"]
+        if directory.exists():
+            info = checkpoint.read_info(directory)
+            if info.trained_as_of == subject.manifest.trained_as_of.isoformat():
+                found["tabular alone, MLM + RTD (TabTransformer)"] = directory
+    return found
+
+
+@torch.inference_mode()
+def tabular_vectors(subject: Subject, directory: Path) -> np.ndarray:
+    """Vectors of a tabular checkpoint at the snapshot's date."""
+    model, _ = checkpoint.load(directory, expect="tabular")
+    when, users = _when(subject)
+    tables = retrieval.weekly_rows(subject.workspace, users, [when])
+    history = frames.history(tables, subject.lines)
+    collate = Collate(history, windows=1, table=model.config.columns)
+    at = history.rows(users, [micros(when)] * len(users))
+    pieces = [model(collate(at[n : n + _BATCH])) for n in range(0, len(at), _BATCH)]
+    return torch.cat(pieces).numpy()
+
+
+def others(path: Path, users: Sequence[str]) -> np.ndarray:
+    """Another system's vectors, in the order of ``users``; who has none gets the mean."""
+    table = pq.read_table(path)
+    vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
+    known = dict(zip(table["user_id"].to_pylist(), vectors, strict=True))
+    mean = vectors.mean(0)
+    return np.stack([known.get(user, mean) for user in users])
+
+
+def _even(features: np.ndarray) -> np.ndarray:
+    """Counts and money on one footing: logarithm, then each column's z-score."""
+    logged = np.sign(features) * np.log1p(np.abs(features))
+    deviation = logged.std(0)
+    even: np.ndarray = (logged - logged.mean(0)) / np.where(deviation > 1e-9, deviation, 1.0)
+    return even
+
+
+def _when(subject: Subject) -> tuple[Any, list[str]]:
+    return subject.manifest.as_of, subject.users

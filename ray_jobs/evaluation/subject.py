@@ -1,0 +1,98 @@
+"""What is evaluated: a snapshot, the data it was built from, and the tasks at its date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+
+from encoders.query import QueryEncoder
+from encoders.text import LineEncoder
+from feature_repo.errors import InputError
+from feature_repo.manifest import Manifest, check_space_dates
+from feature_repo.settings import Workspace
+from feature_repo.snapshots import SnapshotStore
+from feature_repo.transforms import open_tables
+from ray_jobs.build_features import Dataset, read_dataset
+from ray_jobs.protocol import Protocol, Task
+
+EARLIER = timedelta(days=56)
+"""How far back thresholds are fixed: the longest horizon, so that every outcome is known."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A snapshot under evaluation; everything costly is made once, when first asked for."""
+
+    workspace: Workspace
+    manifest: Manifest
+    dataset: Dataset
+
+    @classmethod
+    def open(cls, workspace: Workspace, snapshot: str | None) -> Subject:
+        """The snapshot of that id, or the live one.
+
+        Raises:
+            TimeError: its weights have seen what comes after its date.
+            InputError: the tasks are not defined on its data.
+        """
+        snapshots = SnapshotStore(workspace)
+        manifest = snapshots.load(snapshot) if snapshot else snapshots.live()
+        check_space_dates(manifest.trained_as_of, [manifest.as_of])
+        dataset = read_dataset(workspace)
+        if dataset.source != "complete-journey":
+            raise InputError(
+                f"suite: found is defined on complete-journey, this is {dataset.source}"
+            )
+        return cls(workspace, manifest, dataset)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What every result of this subject depends on, JSON-able."""
+        matrices = {kind: entry.matrix_sha256 for kind, entry in self.manifest.kinds.items()}
+        return [self.manifest.id, self.manifest.space, matrices, self.dataset.tables]
+
+    @cached_property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """The canonical tables."""
+        return open_tables(self.workspace.root / self.dataset.tables)
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The protocol at the snapshot's date."""
+        return Protocol(self.con, self.manifest.as_of)
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """All tasks at the snapshot's date."""
+        return self.protocol.tasks()
+
+    @cached_property
+    def earlier(self) -> Protocol:
+        """The protocol eight weeks before: all of its outcomes are known at the snapshot's date."""
+        return Protocol(self.con, self.manifest.as_of - EARLIER)
+
+    @cached_property
+    def users(self) -> list[str]:
+        """User ids in the row order of every matrix."""
+        table = pq.read_table(self.workspace.root / self.manifest.users)
+        users: list[str] = table["user_id"].to_pylist()
+        return users
+
+    @cached_property
+    def lines(self) -> LineEncoder:
+        """The untuned language model, with the workspace's cache of vectors."""
+        return LineEncoder(self.workspace.cache)
+
+    def vectors(self, kind: str) -> np.ndarray:
+        """Vectors of one kind, float32 [N, dim]."""
+        return np.load(self.workspace.root / self.manifest.entry(kind).matrix)
+
+    def query_encoder(self) -> QueryEncoder:
+        """The text tower that belongs to the fused vectors."""
+        return QueryEncoder.open(self.workspace.root / self.manifest.checkpoints["alignment"].path)

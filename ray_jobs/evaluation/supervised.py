@@ -1,0 +1,96 @@
+"""The reference: one gradient-boosted model per task, trained on that task's own past outcomes.
+
+It needs what a demand in words does not come with, labels, so it is no competitor but a mark of
+what can be foreseen. Trained at four earlier cut-offs whose outcomes are known by now, with all
+households; a new buyer (B) is scored by the model of the category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from ray_jobs.command import console
+from ray_jobs.evaluation.history import Receipts
+from ray_jobs.protocol import Protocol, Task
+
+SHIFTS = 4
+_DAYS = 28
+_COUPON_DAYS = 56
+_PARAMETERS: dict[str, Any] = {
+    "n_estimators": 150, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 40,
+    "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5, "reg_lambda": 5.0,
+    "n_jobs": 1, "random_state": 0, "verbose": -1, "deterministic": True, "force_row_wise": True,
+}  # fmt: skip
+
+
+def is_installed() -> bool:
+    """Whether LightGBM is there; without it a report leaves out the rows that need it."""
+    there = find_spec("lightgbm") is not None
+    if not there:
+        console.print('[yellow]without LightGBM[/] (pip install -e ".[evaluation]"): '
+                      "its rows are left out")  # fmt: skip
+    return there
+
+
+class Supervised:
+    """Scores of tasks at ``cutoff`` by models of their earlier outcomes."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, cutoff: datetime, receipts: Receipts):
+        self._con, self._cutoff, self._receipts = con, cutoff, receipts
+        self._models: dict[str, Any] = {}
+
+    def score(self, task: Task) -> np.ndarray:
+        """Log-odds of the task's users, float [n]."""
+        if task.name not in self._models:
+            self._models[task.name] = self._fitted(task)
+        x = self._features(task, self._cutoff, list(task.users))
+        scores: np.ndarray = self._models[task.name].predict(x, raw_score=True)
+        return scores
+
+    def _fitted(self, task: Task) -> Any:
+        earlier = self._earlier[task.name]
+        x = np.concatenate([self._features(task, when, list(t.users)) for when, t in earlier])
+        labels = np.concatenate([t.labels for _, t in earlier])
+        model = import_module("lightgbm").LGBMClassifier(**_PARAMETERS)
+        # Without names on either side, as scikit-learn would otherwise warn at each prediction.
+        return model.fit(x, labels).booster_
+
+    @cached_property
+    def _earlier(self) -> dict[str, list[tuple[datetime, Task]]]:
+        """Task name → the same task at earlier cut-offs, with outcomes known by now."""
+        found: dict[str, list[tuple[datetime, Task]]] = {}
+        for shift in range(SHIFTS):
+            when = self._cutoff - timedelta(days=_DAYS * (shift + 1))
+            longer = self._cutoff - timedelta(days=_COUPON_DAYS + _DAYS * shift)
+            protocol = Protocol(self._con, when)
+            for task in (*protocol.purchases(), *protocol.behaviours()):
+                found.setdefault(task.name, []).append((when, task))
+            found.setdefault("coupon", []).append((longer, Protocol(self._con, longer).coupon()))
+        return found
+
+    def _features(self, task: Task, when: datetime, users: Sequence[str]) -> np.ndarray:
+        rfm = self._rfm(when, users)
+        if task.group not in "AB":
+            return rfm
+        return np.concatenate([rfm, self._receipts.own(task.name, when, users)], 1)
+
+    def _rfm(self, when: datetime, users: Sequence[str]) -> np.ndarray:
+        """RFM of everybody at a cut-off is made once and cut to the task's users."""
+        if when not in self._everyone:
+            everyone = [str(user) for user in Protocol(self._con, when).everyone]
+            position = {user: row for row, user in enumerate(everyone)}
+            self._everyone[when] = (position, self._receipts.rfm(when, everyone))
+        position, features = self._everyone[when]
+        return features[[position[user] for user in users]]
+
+    @cached_property
+    def _everyone(self) -> dict[datetime, tuple[dict[str, int], np.ndarray]]:
+        return {}

@@ -1,0 +1,68 @@
+"""Variants change what they name and nothing else; mistakes say what was expected."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_repo.errors import InputError
+from ray_jobs import presets
+from ray_jobs.evaluation import ablations
+from ray_jobs.evaluation.ablations import FULL, VARIANTS, Bench, Variant, applicable
+
+BEST = presets.best()
+ALL = {"behaviour", "tabular", "search", "fused"}
+
+
+def test_a_variant_changes_what_it_names_only() -> None:
+    variant = Variant("narrow", {"behaviour.dropout": 0.5, "stages": {}, "fusion_layers": 1})
+    changed = variant.of(BEST)
+    assert (changed.behaviour.dropout, changed.stages, changed.fusion_layers) == (0.5, {}, 1)
+    before, after = asdict(BEST), asdict(changed)
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {"name", "behaviour", "stages", "fusion_layers"}
+    assert Variant(FULL).of(BEST) == BEST
+
+
+@pytest.mark.parametrize("changes", [{"colour": 1}, {"behaviour.colour": 1}, {"name.length": 1}])
+def test_an_unknown_field_is_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="variant.*(colour|length)"):
+        Variant("odd", changes).of(BEST)
+
+
+def test_the_listed_variants_all_apply_and_differ() -> None:
+    chosen = applicable(VARIANTS, BEST, ALL)
+    assert chosen == list(VARIANTS)
+    presets_ = [variant.of(BEST) for variant in chosen]
+    assert all(a != b for n, a in enumerate(presets_) for b in presets_[:n])
+
+
+def test_a_modality_that_the_data_lack_is_not_left_out_again() -> None:
+    """Complete Journey has no searches: without them is the full recipe."""
+    names = [v.name for v in applicable(VARIANTS, BEST, ALL - {"search"})]
+    assert "w/o search text" not in names
+    assert {"w/o tabular", "w/o user behavioural sequence", FULL} <= set(names)
+
+
+def test_a_preset_without_the_field_is_an_error() -> None:
+    with pytest.raises(InputError, match="'odd'.*colour"):
+        applicable((Variant("odd", {"colour": 1}),), BEST, ALL)
+
+
+@pytest.mark.slow
+def test_variants_share_data_and_finished_ones_are_reused(
+    tmp_path: Path, bench: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = [Variant(FULL), Variant("w/o search text", {"modalities": ("behaviour", "tabular")})]
+    place = Bench(ablations.place(tmp_path), bench.SPEC, True, bench.AS_OF, bench.tiny_preset())
+    found = ablations.run(
+        place, variants, 1, lambda subject: {"kinds": set(subject.manifest.kinds)}
+    )
+    assert found[FULL][0]["kinds"] - found["w/o search text"][0]["kinds"] == {"search"}
+    assert "ingest: reused" in capsys.readouterr().out
+    again = ablations.run(place, variants, 1, lambda subject: {"id": subject.manifest.id})
+    assert " done in " not in capsys.readouterr().out
+    assert len({each[0]["id"] for each in again.values()}) == 2

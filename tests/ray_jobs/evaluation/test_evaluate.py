@@ -1,0 +1,58 @@
+"""The verb: sections chosen, written one by one, and kept by a later run."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ray_jobs import evaluate
+from ray_jobs.evaluate import Evaluate
+
+
+@pytest.fixture
+def subject(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A snapshot of which only the head of the report is read, and two sections."""
+    when = datetime(2017, 9, 11, tzinfo=UTC)
+    manifest = SimpleNamespace(
+        id="s1", space="x", as_of=when, trained_as_of=when, num_users=3, source="complete-journey",
+        synthetic=False,
+    )  # fmt: skip
+    one = SimpleNamespace(manifest=manifest, identity=["s1"])
+    monkeypatch.setattr(evaluate.Subject, "open", lambda place, snapshot: one)
+    sections = {name: section(name) for name in ("zero-shot", "map", "planted")}
+    monkeypatch.setattr(evaluate, "SECTIONS", sections)
+    return one
+
+
+def section(name: str) -> Any:
+    return lambda subject, results, settings: {"figures": [name], name: results.of(name, [], dict)}
+
+
+def settings(tmp_path: Path, **more: Any) -> Evaluate:
+    return Evaluate(workspace=str(tmp_path), out=str(tmp_path / "out"), **more)
+
+
+def test_what_trains_is_asked_for_by_name_or_in_full(tmp_path: Path, subject: Any) -> None:
+    assert settings(tmp_path).sections == ["zero-shot", "map"]
+    assert settings(tmp_path, full=True).sections == ["zero-shot", "map", "planted"]
+    assert settings(tmp_path, only="planted,zero-shot").sections == ["zero-shot", "planted"]
+    with pytest.raises(ValidationError, match="expected some of zero-shot, map, planted, got 'x'"):
+        settings(tmp_path, only="map,x")
+
+
+def test_a_later_run_keeps_the_sections_of_the_same_snapshot(tmp_path: Path, subject: Any) -> None:
+    evaluate.run(settings(tmp_path, only="zero-shot"))
+    evaluate.run(settings(tmp_path, only="map"))
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {"zero-shot", "map"} <= set(content) and "planted" not in content
+    assert "# Snapshot s1" in (tmp_path / "out" / "report.md").read_text()
+    subject.manifest.id = "s2"
+    evaluate.run(settings(tmp_path, only="map"))
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "zero-shot" not in content and content["snapshot"] == "s2"

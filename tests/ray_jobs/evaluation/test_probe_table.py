@@ -1,0 +1,136 @@
+"""Rows of the probe table: what goes in comes out, in the order of the users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ray_jobs.evaluation import cost, msdp, outcomes, probe_table
+from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.msdp import SCALES, Msdp
+from ray_jobs.probes import probe
+from ray_jobs.protocol import Protocol, Task
+
+
+@pytest.fixture(scope="module")
+def subject(protocol_at: Callable[..., Protocol]) -> Any:
+    """As much of a subject as the rows without a trained model need."""
+    protocol = protocol_at(users=90)
+    users = [str(user) for user in protocol.everyone]
+
+    def lines(texts: list[str]) -> np.ndarray:
+        return np.array([[float(len(t)), float(t.count("E"))] for t in texts], np.float32)
+
+    return SimpleNamespace(
+        con=protocol.con, manifest=SimpleNamespace(as_of=protocol.cutoff), users=users,
+        protocol=protocol, lines=lines,
+    )  # fmt: skip
+
+
+def test_blocks_weigh_alike() -> None:
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(size=(50, 3)) * 0.01, rng.normal(size=(50, 5)) * 100 + 7
+    side = probe_table.blocks([small, large])
+    assert side.shape == (50, 8) and side[:, :3].std() == pytest.approx(side[:, 3:].std(), rel=0.01)
+    assert probe_table.blocks([np.ones((4, 2))]).tolist() == [[0, 0]] * 4
+
+
+def test_rows_of_hand_made_and_counted_features(subject: Any) -> None:
+    n, receipts = len(subject.users), Receipts(subject.con)
+    assert probe_table.hand_made(subject).shape == (n, 42 + 3 * len(receipts.categories))
+    text = probe_table.purchase_text(subject)
+    assert text.shape == (n, 2) and np.isfinite(text).all()
+    types = len(probe_table.line_weights(subject.con, subject.manifest.as_of, subject.users)[1])
+    assert probe_table.svd(subject).shape == (n, types)
+    even = probe_table._even(np.array([[0.0, 5.0], [100.0, 5.0], [-3.0, 5.0]]))
+    assert even.mean(0) == pytest.approx([0, 0]) and np.abs(even[:, 1]).max() < 1e-9
+
+
+def test_other_systems_join_by_user_id(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["b", "a"], "embedding": [[1.0, 2.0], [3.0, 4.0]]})
+    pq.write_table(table, tmp_path / "CoLES_256.parquet")
+    vectors = probe_table.others(tmp_path / "CoLES_256.parquet", ["a", "b", "new"])
+    assert vectors.tolist() == [[3, 4], [1, 2], [2, 3]]
+
+
+def test_more_columns_than_rows_change_nothing() -> None:
+    """The rotation into the span of the fitted rows against the same vectors with zeros added."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 30)).astype(np.float64)
+    labels = x[:, 0] + rng.normal(size=200) > 0
+    users = [f"u{n}" for n in range(200)]
+    task = Task("A", "t", None, np.array(users, object), labels)
+    wide = np.concatenate([x, np.zeros((200, 400))], 1)
+    scale = x.std() / wide.std()  # the global scale counts the zeros, too
+    narrow = probe(x, users, [task], splits=2)["A"]
+    rotated = probe(wide * scale, users, [task], splits=2)["A"]
+    assert rotated["auc"] == pytest.approx(narrow["auc"], abs=0.03)
+    assert set(narrow) == {"auc", "ks", "precision_at_k", "tasks"}
+
+
+def test_boosted_trees_stand_in_for_the_regression() -> None:
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4))
+    labels = np.abs(x[:, 0]) > 1  # no line separates this
+    users = [f"u{n}" for n in range(400)]
+    task = Task("A", "t", None, np.array(users, object), labels)
+    linear = probe(x, users, [task], splits=2)["A"]["auc"]
+    assert probe(x, users, [task], splits=2, model=probe_table.boosted)["A"]["auc"] > linear + 0.2
+
+
+def test_msdp_foresees_the_shares_of_the_weeks_that_follow(subject: Any) -> None:
+    counts = msdp.weekly_counts(subject)
+    receipts = Receipts(subject.con)
+    assert counts.shape[::2] == (len(subject.users), len(receipts.categories))
+    row, _, _ = receipts.bought(subject.manifest.as_of, subject.users)
+    assert counts.sum() == len(row)
+
+    model, weeks = Msdp(3, dim=8), torch.rand(2, 12, 3).round()
+    ahead = SCALES[1]
+    states = model(weeks)
+    wanted = []
+    for b in range(2):
+        for t in range(4, 12 - ahead):
+            future = weeks[b, t + 1 : t + 1 + ahead].sum(0)
+            if future.sum() > 0:
+                logs = model.foresee[1](states[b, t]).log_softmax(-1)
+                wanted.append(-(future / future.sum() * logs).sum())
+    assert model.loss(weeks, 1).item() == pytest.approx(torch.stack(wanted).mean().item(), abs=1e-5)
+    trained, raw = msdp.fitted(counts, steps=40), msdp.fitted(counts, steps=0)
+    batch = torch.from_numpy(counts)
+    assert trained.loss(batch, 2) < raw.loss(batch, 2) - 0.1
+
+
+def test_a_user_is_coloured_by_the_rarest_outcome(subject: Any) -> None:
+    labels = dict(
+        zip(subject.users, outcomes.outcome_labels(subject.protocol.tasks(), subject.users),
+            strict=True)
+    )  # fmt: skip
+    dog = next(task for task in subject.protocol.purchases() if task.name == "DOG FOODS")
+    said = {labels[user] for user in dog.users[dog.labels]}
+    assert "dog foods" in said and outcomes.NONE not in said
+
+
+def test_stage_times_take_the_latest_run(tmp_path: Path) -> None:
+    import os
+
+    for n, (name, text) in enumerate({
+        "embed-1.json": '{"seconds": 10.0, "num_users": 500}',
+        "embed-2.json": '{"seconds": 5.0, "num_users": 500}',
+        "train-search-3.json": '{"seconds": 2.0, "samples_seen": 64, "together": ["search"]}',
+        "ingest-4.json": '{"seconds": 1.0}',
+    }.items()):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (n, n))
+    found = cost.stage_times(tmp_path)
+    assert found["embed"]["per_second"] == 100 and found["train-search"]["per_second"] == 32
+    assert found["ingest"]["per_second"] is None

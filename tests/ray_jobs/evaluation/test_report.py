@@ -1,0 +1,44 @@
+"""The page: our tables beside the paper's, quoted as such, synthetic data labelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray_jobs.evaluation import paper, report
+from ray_jobs.evaluation.zero_shot import FIGURES
+
+HEAD = {"snapshot": "20170911_x_1", "source": "complete-journey", "synthetic": False,
+        "households": 2439, "as_of": "2017-09-11T00:00", "trained_as_of": "2017-09-11"}  # fmt: skip
+ROW: dict[str, Any] = {**dict.fromkeys(FIGURES, 0.5), "tasks": 20}
+
+
+def test_sections_that_were_measured_are_shown_and_others_are_not() -> None:
+    page = report.page(HEAD)
+    assert page.startswith("# Snapshot 20170911_x_1") and "##" not in page
+    methods = {"sentence": {"A": ROW, "B": {**ROW, "auc": None}}}
+    page = report.page({**HEAD, "zero_shot": methods, "against_counts": {}})
+    assert "## Zero-shot" in page and "| sentence | A | 20 | 0.500 |" in page
+    assert "| sentence | B | 20 | – |" in page and "## Cost" not in page
+    assert "88.6/83.7/94.1" in page and paper.NOTE in page
+
+
+def test_synthetic_data_are_labelled() -> None:
+    world = {"plant": "search", "removed": True, "positives": 900, "oracle": 0.8, "name": 0.5,
+             "free words": None}  # fmt: skip
+    page = report.page({**HEAD, "synthetic": True, "planted": [world]})
+    assert "**Synthetic data.**" in page and "Planted worlds — **synthetic data**" in page
+    assert "| search | taken away | 900 | 0.800 | 0.500 | – |" in page
+
+
+def test_ablations_show_the_spread_over_seeds() -> None:
+    one, two = ({"zero_shot": {"A": {"auc": value}}, "paraphrase": {}, "probe": {}}
+                for value in (0.70, 0.80))  # fmt: skip
+    variants = {"full": [one, two], "w/o tabular": [one]}
+    about = {"preset": "best", "as_of": "2017-09-11", "variants": variants}
+    page = report.page({**HEAD, "ablations": about})
+    assert "0.750 ± 0.071" in page and "| w/o tabular | 1 | 0.700 | –" in page
+
+
+def test_the_papers_tables_have_a_cell_per_test_set() -> None:
+    for quoted in (paper.ZERO_SHOT, paper.FEW_SHOT, paper.PROBES, paper.ABLATIONS):
+        assert all(len(cells) == len(paper.TEST_SETS) for cells in quoted.values())
