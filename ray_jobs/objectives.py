@@ -185,7 +185,8 @@ def _fresh_model(
     for stage in encoders.keys() & pretrained.keys():
         getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
-    # The language model's own vectors of all that is asked in training, said plainly: what whitening is fitted on.
+    # Whitening is fitted on the language model's own vectors of all that training asks for,
+    # said plainly.
     plain = [
         templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
         for kind, subject in facts.names
