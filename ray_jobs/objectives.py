@@ -133,7 +133,8 @@ def _alignment(
         collate, facts, rows,
         lambda texts: {"pooled": torch.from_numpy(sentences(texts))},
         num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
-        outcomes=outcomes, outcome_weight=preset.outcome_weight,
+        outcomes=outcomes,
+        outcome_weight=preset.outcome_weight / world_size,  # every worker asks for all of them
     )  # fmt: skip
     first_tuned = preset.stages["alignment"].steps - preset.tuned_steps
 

@@ -128,7 +128,7 @@ def best() -> Preset:
         text=TextConfig(dim=384, projection="near_identity", rank=64, shrink=0.03),
         habits=HabitConfig(),
         objective="intents",
-        outcome_weight=4.0,
+        outcome_weight=8.0,
         fact_levels=2,
         fusion_dim=dim,
         fusion_layers=2,

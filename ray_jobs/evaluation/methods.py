@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from encoders.rewriters import Choice
 from ray_jobs.evaluation import rules, supervised
 from ray_jobs.evaluation.counts import Counts
 from ray_jobs.evaluation.history import Receipts
@@ -13,6 +14,9 @@ from ray_jobs.evaluation.subject import Subject
 from ray_jobs.evaluation.text_match import TextMatch
 from ray_jobs.evaluation.zero_shot import OURS, Method, Scorer
 from ray_jobs.protocol import Task
+
+READ = "sentence, read by the catalogue"
+"""As the service answers by default."""
 
 
 class _Once:
@@ -50,6 +54,7 @@ def methods(subject: Subject) -> dict[str, Method]:
 
     listed = [
         Method(OURS, _Once(lambda: sentence(subject)), reads=True),
+        Method(READ, _Once(lambda: sentence(subject, "catalogue")), reads=True),
         Method("past 26-week count", count(lambda c: c.past), False, is_count=True),
         Method("recency-weighted count", count(lambda c: c.recent), False, is_count=True),
         Method("activity × recency-weighted", count(lambda c: c.active), False, is_count=True),
@@ -63,13 +68,13 @@ def methods(subject: Subject) -> dict[str, Method]:
     return {method.name: method for method in listed}
 
 
-def sentence(subject: Subject) -> Scorer:
-    """Ours: inner product of a user's fused vector with the sentence's."""
-    encoder, vectors = subject.query_encoder(), subject.vectors("fused")
+def sentence(subject: Subject, rewriter: Choice = "none") -> Scorer:
+    """Ours: inner product of a user's fused vector with the sentence's, or with what it is read as."""
+    encoder, vectors = subject.query_encoder(rewriter), subject.vectors("fused")
     position = {user: row for row, user in enumerate(subject.users)}
 
     def score(task: Task) -> np.ndarray:
-        (query,) = encoder.encode([task.sentence or ""])
+        query = encoder.understand(task.sentence or "").vector
         ranked: np.ndarray = vectors[[position[user] for user in task.users]] @ query
         return ranked
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from encoders.query import QueryEncoder
+from encoders.rewriters import Choice, RewriterPlaces, maker
 from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.manifest import Manifest, check_space_dates
@@ -93,6 +94,8 @@ class Subject:
         """Vectors of one kind, float32 [N, dim]."""
         return np.load(self.workspace.root / self.manifest.entry(kind).matrix)
 
-    def query_encoder(self) -> QueryEncoder:
-        """The text tower that belongs to the fused vectors."""
-        return QueryEncoder.open(self.workspace.root / self.manifest.checkpoints["alignment"].path)
+    def query_encoder(self, rewriter: Choice = "none") -> QueryEncoder:
+        """The text tower that belongs to the fused vectors, reading demands as they stand or not."""
+        places = RewriterPlaces(self.workspace.cache, self.workspace.rewriter)
+        directory = self.workspace.root / self.manifest.checkpoints["alignment"].path
+        return QueryEncoder.open(directory, maker(rewriter, places))
