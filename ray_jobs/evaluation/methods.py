@@ -69,7 +69,7 @@ def methods(subject: Subject) -> dict[str, Method]:
 
 
 def sentence(subject: Subject, rewriter: Choice = "none") -> Scorer:
-    """Ours: inner product of a user's fused vector with the sentence's, or with what it is read as."""
+    """Ours: inner product of a user's fused vector with that of the sentence, as it is read."""
     encoder, vectors = subject.query_encoder(rewriter), subject.vectors("fused")
     position = {user: row for row, user in enumerate(subject.users)}
 

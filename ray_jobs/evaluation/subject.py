@@ -95,7 +95,7 @@ class Subject:
         return np.load(self.workspace.root / self.manifest.entry(kind).matrix)
 
     def query_encoder(self, rewriter: Choice = "none") -> QueryEncoder:
-        """The text tower that belongs to the fused vectors, reading demands as they stand or not."""
+        """The text tower of the fused vectors, with a reader of demands before it."""
         places = RewriterPlaces(self.workspace.cache, self.workspace.rewriter)
         directory = self.workspace.root / self.manifest.checkpoints["alignment"].path
         return QueryEncoder.open(directory, maker(rewriter, places))
