@@ -11,6 +11,7 @@ import torch
 
 from encoders.alignment import FoundModel
 from encoders.checkpoint import CheckpointInfo, load
+from encoders.prompt import Floats, Prompt, tune
 
 _REMEMBERED = 4_096
 
@@ -23,7 +24,7 @@ class QueryEncoder:
     """
 
     def __init__(self, model: FoundModel, info: CheckpointInfo):
-        self.info, self.dim = info, model.dim
+        self.info, self.dim, self._model = info, model.dim, model
         self._encode_one = lru_cache(_REMEMBERED)(lambda text: _vector(model, text))
 
     @classmethod
@@ -38,6 +39,12 @@ class QueryEncoder:
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         return np.stack([self._encode_one(text) for text in texts])
+
+    def tune(
+        self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats
+    ) -> Prompt:
+        """A sentence sharpened by seed users' vectors (FOUND 4.4.2)."""
+        return tune(self._model, text, positives_PD, negatives_ND, population_UD)
 
 
 def _vector(model: FoundModel, text: str) -> np.ndarray:
