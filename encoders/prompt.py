@@ -42,7 +42,7 @@ class TuneConfig:
 
     method: Literal["posterior", "tokens"] = "posterior"
     # posterior
-    strength: float = 0.1
+    strength: float = 0.03
     belief: float = 1.0
     power: float = 0.5
     # tokens
@@ -203,7 +203,7 @@ def _hardest(query_BD: Tensor, negatives_BND: Tensor, count: int) -> Tensor:
     with torch.no_grad():
         query_B1D = _widened(query_BD, negatives_BND)[:, None]
         far_BN = (query_B1D - negatives_BND).square().sum(-1)
-        order = far_BN.argsort(1, stable=True)[:, :count]
+        order = far_BN.argsort(dim=1, stable=True)[:, :count]
     return negatives_BND.gather(1, order[..., None].expand(-1, -1, negatives_BND.shape[-1]))
 
 

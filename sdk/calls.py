@@ -90,7 +90,8 @@ def target(
     request = _request(
         TargetRequest, text=text, prompt=prompt_id, size=size, exact=exact, kind=kind
     )
-    wording = request.text or getattr(prompt, "text", f"prompt {prompt_id}")
+    named = prompt.text if isinstance(prompt, Prompt) else f"prompt {prompt_id}"
+    wording = request.text or named
 
     def read(response: httpx.Response) -> Audience:
         if _is_arrow(response):

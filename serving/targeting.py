@@ -221,7 +221,8 @@ class Targeting:
     def _query(self, opened: Opened, request: TargetRequest, notes: list[str]) -> _Floats:
         if request.prompt is None:
             assert request.text is not None  # TargetRequest sees to it
-            return opened.encoders[request.kind].encode([request.text])[0]
+            sentence: _Floats = opened.encoders[request.kind].encode([request.text])[0]
+            return sentence
         space = opened.manifest.space
         stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
         record = stored.record
