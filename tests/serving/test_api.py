@@ -177,7 +177,7 @@ def test_a_reader_may_ask_but_not_change(world: Any, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "route", ["POST /v1/target", "POST /v1/embeddings", "GET /v1/snapshots",
+    "route", ["POST /v1/target", "POST /v1/embeddings", "POST /v1/prompts", "GET /v1/snapshots",
               "POST /v1/snapshots/x/activate", "POST /v1/rollback"],
 )  # fmt: skip
 def test_every_route_needs_a_key(server: Server, route: str) -> None:
