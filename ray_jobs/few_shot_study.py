@@ -212,7 +212,7 @@ def resampled(ranked: Ranked, *, rounds: int = 200) -> dict[str, np.ndarray]:
             [
                 np.mean(
                     [
-                        _weighted_precision(score, label, weights[:, user])
+                        _weighted_precision(score, label, user, weights)
                         for score, label, user in zip(*each, strict=True)
                     ],
                     axis=0,
@@ -226,11 +226,12 @@ def resampled(ranked: Ranked, *, rounds: int = 200) -> dict[str, np.ndarray]:
 
 
 def _weighted_precision(
-    scores: np.ndarray, labels: np.ndarray, weights_RN: np.ndarray
+    scores: np.ndarray, labels: np.ndarray, users: np.ndarray, weights_RU: np.ndarray
 ) -> np.ndarray:
-    """Precision@k of each row of weights, k = weight of the positives. [R]"""
+    """Precision@k of each row of users' weights, k = weight of the positives. [R]"""
     order = np.argsort(-scores, kind="stable")
-    weights, hits = weights_RN[:, order], weights_RN[:, order] * labels[order]
+    weights = weights_RU[:, users[order]]
+    hits = weights * labels[order]
     k = hits.sum(1, keepdims=True)
     inside = np.cumsum(weights, axis=1) <= k
     return np.asarray((hits * inside).sum(1) / np.maximum(k[:, 0], 1.0))
