@@ -22,10 +22,13 @@ from encoders.batch import UserBatch
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
 from encoders.fusion import Concatenation, Fusion
+from encoders.habits import HabitConfig, HabitEncoder
 from encoders.pairs import PairBatch
 from encoders.search import SearchConfig, SearchEncoder
 from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import TextConfig, TextTower
+
+_ORDER_WEIGHT = 0.2  # of the order of users against the fit of each pair
 
 MODALITIES = ("behaviour", "tabular", "search")
 
@@ -44,17 +47,28 @@ class AlignmentConfig:
     fusion_layers: int = 2
     fusion_heads: int = 4
     dropout: float = 0.1
+    habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
+    objective: Literal["infonce", "intents"] = "infonce"
     similarity: Literal["dot", "cosine"] = "dot"
-    temperature: float = 0.07  # start value; learned
+    temperature: float = 0.07  # of eq. 15, which has none (1)
+    learn_temperature: bool = True  # start from it instead of keeping it
+    symmetric: bool = True  # eq. 15 contrasts a user among sentences; also a sentence among users
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("behaviour", BehaviourConfig), ("tabular", TabularConfig),
-            ("search", SearchConfig), ("text", TextConfig),
+            ("search", SearchConfig), ("text", TextConfig), ("habits", HabitConfig),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, dict):  # read back from JSON
                 object.__setattr__(self, name, kind(**value))
+        if self.habits is not None and self.habits.width != self.text.dim:
+            raise ValueError(
+                f"habits.width={self.habits.width} must be text.dim={self.text.dim}: habits are "
+                "read through sentence vectors"
+            )
+        if self.objective not in ("infonce", "intents"):
+            raise ValueError(f"objective must be 'infonce' or 'intents', got {self.objective!r}")
         if self.similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
         if self.fusion not in ("attention", "concatenation"):
@@ -78,7 +92,7 @@ class FoundModel(nn.Module):
         self.behaviour = None if config.behaviour is None else BehaviourEncoder(config.behaviour)
         self.tabular = None if config.tabular is None else TabularEncoder(config.tabular)
         self.search = None if config.search is None else SearchEncoder(config.search)
-        for encoder in (self.tabular, self.search):
+        for encoder in (self.behaviour, self.tabular, self.search):
             if encoder is not None:
                 for parameter in encoder.objective_parameters():
                     parameter.requires_grad_(False)
@@ -93,8 +107,16 @@ class FoundModel(nn.Module):
                 widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
                 layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
             )  # fmt: skip
+        self.habits = None if config.habits is None else HabitEncoder(config.habits)
         self.text = TextTower(config.text)
-        self.log_scale = nn.Parameter(torch.tensor(1.0 / config.temperature).log())
+        if config.objective == "intents":
+            width = self.text.whiten.mean_E.shape[0]
+            self.base_rate = nn.Linear(width, 1)  # log-odds of a sentence, from its words
+            self.fit_scale = nn.Parameter(torch.zeros(()))
+            nn.init.zeros_(self.base_rate.weight)
+        self.log_scale = nn.Parameter(
+            torch.tensor(1.0 / config.temperature).log(), requires_grad=config.learn_temperature
+        )
 
     @torch.no_grad()
     def start_aligned(self) -> None:
@@ -103,7 +125,12 @@ class FoundModel(nn.Module):
         Words mean the same on either side before anything is learnt. Needs equal widths; without
         them the sides start at random.
         """
-        if self.behaviour is None or self.config.fusion == "concatenation":
+        if self.habits is not None:
+            nn.init.zeros_(self.fusion.out.weight)  # habits speak first, in the words themselves
+            nn.init.zeros_(self.fusion.out.bias)
+            return
+        read = self.config.behaviour
+        if read is None or read.window_encoder != "lines" or not isinstance(self.fusion, Fusion):
             return
         lines = self.behaviour.sources["bill"].linear.weight
         words = self.text.project.linear.weight
@@ -132,6 +159,10 @@ class FoundModel(nn.Module):
         """Fused user vectors in the joint space, [B, D] (eq. 13)."""
         columns = [MODALITIES.index(name) for name in vectors]
         fused_BD = self.fusion(list(vectors.values()), batch.present_BM[:, columns])
+        if self.config.habits is not None and self.habits is not None and batch.habits is not None:
+            whitened_VE = self.text.whiten(batch.habits.subjects_VE)
+            profile_BP = batch.values_BF[:, : self.config.habits.profile_width]
+            fused_BD = fused_BD + self.habits(batch.habits, whitened_VE, profile_BP)
         if self.config.similarity == "cosine":
             return functional.normalize(fused_BD, dim=-1)
         return fused_BD
@@ -150,9 +181,19 @@ class FoundModel(nn.Module):
         return self.sentences(self.text.tokenize(texts))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE over all workers' users and sentences (eq. 15)."""
+        """InfoNCE (eq. 15), or the fit and the order of intents, over all workers' pairs."""
         users_BD = gather_with_grad(self.forward(batch.users))
-        text_SD = gather_with_grad(self.sentences(batch.tokens))
-        logits_BS = users_BD @ text_SD.T * self.log_scale.exp()
-        total = losses.alignment(logits_BS, batch.positive_BS)
-        return total, {"infonce": total, "scale": self.log_scale.exp().detach()}
+        read_SE = self.text.read(batch.tokens)
+        text_SD = gather_with_grad(functional.normalize(self.text.project(read_SE), dim=-1))
+        scaled_BS = users_BD @ text_SD.T * self.log_scale.exp()
+        if self.config.objective == "infonce":
+            fits_BS = batch.label_BS > 0
+            total = losses.alignment(scaled_BS, fits_BS, symmetric=self.config.symmetric)
+            return total, {"infonce": total, "scale": self.log_scale.exp().detach()}
+        base_rate_S = gather_with_grad(self.base_rate(read_SE)).squeeze(-1)
+        fit, order = losses.intents(
+            scaled_BS, label_BS=batch.label_BS, base_rate_S=base_rate_S,
+            weight_S=batch.weight_S, fit_scale=self.fit_scale.exp(),
+        )  # fmt: skip
+        total = fit + _ORDER_WEIGHT * order
+        return total, {"fit": fit, "order": order}

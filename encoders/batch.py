@@ -14,14 +14,19 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from encoders.habit_counts import HabitBatch, habit_counts
+from encoders.lists import Lists, compressed, distinct, merged
 from encoders.table import TableColumns
+from encoders.templates import habit_sentence
+from encoders.window_text import WindowText, WindowTexts
 from feature_repo.schema import TIMESTAMP
 
 WEEK_US = 7 * 24 * 3600 * 1_000_000
+
+HABIT_COLUMNS = {"purchase": "bought", "click": "clicked", "browsing": "browsed"}  # by fact kind
 
 TEXT_COLUMNS = {
     "bill": ("bills", "bill_counts"),
@@ -57,6 +62,8 @@ class UserBatch:
     missing_BF: Tensor  # bool
     tokens_BL: Tensor  # int64, 0 = padding
     present_BM: Tensor  # bool: behaviour, tabular, search
+    habits: HabitBatch | None = None
+    window_text: WindowText | None = None  # where windows are read as text
 
     def __len__(self) -> int:
         return len(self.known_BW)
@@ -66,23 +73,15 @@ class UserBatch:
         moved = {
             field.name: getattr(self, field.name).to(device)
             for field in fields(self)
-            if field.name != "bags"
+            if field.name not in ("bags", "habits", "window_text")
         }
+        text = None if self.window_text is None else self.window_text.to(device)
         bags = {
             name: Bags(bag.ids.to(device), bag.offsets.to(device), bag.weights.to(device))
             for name, bag in self.bags.items()
         }
-        return replace(self, bags=bags, **moved)
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """A list column, compressed: row r holds ids[start[r]:start[r] + length[r]]."""
-
-    start: np.ndarray
-    length: np.ndarray
-    ids: np.ndarray
-    weights: np.ndarray
+        habits = None if self.habits is None else self.habits.to(device)
+        return replace(self, bags=bags, habits=habits, window_text=text, **moved)
 
 
 class History:
@@ -93,6 +92,8 @@ class History:
         profile: profile rows with the same keys, or None.
         search: search rows with the same keys, or None.
         line_vectors: embeds distinct lines, ``list[str] -> float32 [n, E]``.
+        habits: habit rows with the same keys, or None.
+        sentence_vectors: embeds the habits' sentences; default ``line_vectors``.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class History:
         profile: pa.Table | None,
         search: pa.Table | None,
         line_vectors: Callable[[Sequence[str]], np.ndarray],
+        habits: pa.Table | None = None,
+        sentence_vectors: Callable[[Sequence[str]], np.ndarray] | None = None,
     ):
         order = [("user_id", "ascending"), ("event_timestamp", "ascending")]
         behaviour = behaviour.sort_by(order)
@@ -114,22 +117,42 @@ class History:
         self._row = {
             key: row for row, key in enumerate(zip(self.user_ids, self.times_R, strict=True))
         }
-        texts = sorted(set().union(*(_distinct(behaviour[c]) for c, _ in TEXT_COLUMNS.values())))
+        texts = sorted(set().union(*(distinct(behaviour[c]) for c, _ in TEXT_COLUMNS.values())))
         self.line_texts = texts
         self.lines_VE = line_vectors(texts or [""])[: len(texts)]
         self.lists = {
-            source: _compressed(behaviour[column], behaviour[counts], texts)
+            source: compressed(behaviour[column], behaviour[counts], texts)
             for source, (column, counts) in TEXT_COLUMNS.items()
-            if len(_distinct(behaviour[column]))
+            if len(distinct(behaviour[column]))
         }
         self.search_texts: list[str] = []
-        self.searches: _Lists | None = None
-        if search is not None and len(_distinct(search["searches"])):
+        self.searches: Lists | None = None
+        if search is not None and len(distinct(search["searches"])):
             search = _aligned(search.sort_by(order), behaviour)
-            self.search_texts = sorted(_distinct(search["searches"]))
-            self.searches = _compressed(
+            self.search_texts = sorted(distinct(search["searches"]))
+            self.searches = compressed(
                 search["searches"], search["search_counts"], self.search_texts
             )
+
+        self.habits: Lists | None = None
+        self.habits_VE = np.zeros((0, self.lines_VE.shape[-1]), np.float32)
+        if habits is not None:
+            aligned = _aligned(habits.sort_by(order), behaviour)
+            self._read_habits(aligned, sentence_vectors or line_vectors)
+
+    def _read_habits(
+        self, table: pa.Table, sentence_vectors: Callable[[Sequence[str]], np.ndarray]
+    ) -> None:
+        """All kinds of habits in one list per row; each (kind, subject) has its plain sentence."""
+        parts, sentences = [], []
+        for kind, column in HABIT_COLUMNS.items():
+            subjects = sorted(distinct(table[column]))
+            lists = compressed(table[column], table[f"{column}_counts"], subjects)
+            parts.append(replace(lists, ids=lists.ids + len(sentences)))
+            sentences += [habit_sentence(kind, subject) for subject in subjects]
+        if sentences:
+            self.habits = merged(parts)
+            self.habits_VE = sentence_vectors(sentences)
 
     def rows(self, user_ids: Sequence[str], cutoffs_us: Sequence[int]) -> np.ndarray:
         """Row of each (user, cut-off): the window that ends at the cut-off. int64, -1 = unknown."""
@@ -152,6 +175,9 @@ class Collate:
         table: fitted columns of the profile table; None leaves the modality out.
         search_tokens: token ids of a search text; None leaves the modality out.
         max_tokens: L, length at which a user's joined searches are cut.
+        habit_windows: how many weeks habits are counted over; 0 leaves them out.
+        line_tokens: token ids of a line, where windows are read as text.
+        window_tokens: limit of a window's text.
     """
 
     def __init__(
@@ -162,8 +188,17 @@ class Collate:
         table: TableColumns | None = None,
         search_tokens: Callable[[str], list[int]] | None = None,
         max_tokens: int = 64,
+        habit_windows: int = 0,
+        line_tokens: Callable[[str], list[int]] | None = None,
+        window_tokens: int = 64,
     ):
+        self.habit_windows = habit_windows
         self.history, self.num_windows, self.max_tokens = history, windows, max_tokens
+        self._texts: WindowTexts | None = None
+        if line_tokens is not None:
+            self._texts = WindowTexts(
+                history.lists, history.line_texts, history.times_R, line_tokens, window_tokens
+            )
         self._codes = self._values = self._missing = None
         if table is not None and history.profile is not None:
             self._codes, self._values, self._missing = table.encode(history.profile)
@@ -177,7 +212,7 @@ class Collate:
         filled_BW = np.zeros(rows_BW.shape, bool)
         cut = {}
         for source, lists in self.history.lists.items():
-            ids, offsets, weights, length_BW = _cut(lists, rows_BW)
+            ids, offsets, weights, length_BW = lists.cut(rows_BW)
             cut[source] = (ids, offsets, weights)
             filled_BW |= length_BW > 0
         used = np.unique(np.concatenate([c[0] for c in cut.values()] or [np.zeros(0, np.int64)]))
@@ -209,7 +244,16 @@ class Collate:
             missing_BF=torch.from_numpy(missing),
             tokens_BL=torch.from_numpy(tokens_BL),
             present_BM=torch.from_numpy(present_BM),
+            habits=self.habits(rows_B),
+            window_text=None if self._texts is None else self._texts(rows_BW[filled_BW]),
         )
+
+    def habits(self, rows_B: np.ndarray) -> HabitBatch | None:
+        """Recency and frequency of the users' habits, or None where there are none to count."""
+        if not self.habit_windows or self.history.habits is None:
+            return None
+        rows_BW = self.history.windows(rows_B, self.habit_windows)
+        return habit_counts(self.history.habits, rows_BW, self.history.habits_VE)
 
     def _table(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._codes is None or self._values is None or self._missing is None:
@@ -239,31 +283,6 @@ class Collate:
             cut = sequence[: self.max_tokens]
             tokens_BL[b, : len(cut)] = cut
         return tokens_BL
-
-
-def _cut(
-    lists: _Lists, rows_BW: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Concatenate the lists of many rows: ids, offsets [B * W], weights, lengths [B, W]."""
-    rows = rows_BW.reshape(-1)
-    length = np.where(rows >= 0, lists.length[rows], 0)
-    offsets = np.concatenate([[0], np.cumsum(length)[:-1]]).astype(np.int64)
-    within = np.arange(length.sum()) - np.repeat(offsets, length)
-    position = np.repeat(lists.start[rows], length) + within
-    return lists.ids[position], offsets, lists.weights[position], length.reshape(rows_BW.shape)
-
-
-def _compressed(column: pa.ChunkedArray, counts: pa.ChunkedArray, texts: list[str]) -> _Lists:
-    length = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-    values = pc.list_flatten(column)
-    ids = pc.index_in(values, value_set=pa.array(texts, values.type)).to_numpy().astype(np.int64)
-    start = np.concatenate([[0], np.cumsum(length)[:-1]]).astype(np.int64)
-    weights = pc.list_flatten(counts).to_numpy().astype(np.float32)
-    return _Lists(start, length, ids, weights)
-
-
-def _distinct(column: pa.ChunkedArray) -> set[str]:
-    return set(pc.unique(pc.list_flatten(column)).to_pylist())
 
 
 def _aligned(table: pa.Table, keys: pa.Table) -> pa.Table:

@@ -1,5 +1,7 @@
 """Checkpoints: a directory with ``config.json`` and ``model.safetensors``, nothing pickled.
 
+An alignment checkpoint also holds ``catalogue.json``, the subjects of its training sentences.
+
 The registry below is the only place that maps a stored name to a class.
 """
 
@@ -19,6 +21,9 @@ from torch import Tensor, nn
 
 from encoders.alignment import FoundModel
 from encoders.behaviour import BehaviourEncoder
+from encoders.catalogue import FILE as CATALOGUE
+from encoders.catalogue import Catalogue
+from encoders.rewriter_model import RewriterModel
 from encoders.search import SearchEncoder
 from encoders.tabular import TabularEncoder
 
@@ -27,6 +32,7 @@ MODELS: dict[str, Any] = {
     "tabular": TabularEncoder,
     "search": SearchEncoder,
     "alignment": FoundModel,
+    "rewriter": RewriterModel,
 }
 
 
@@ -48,7 +54,9 @@ class CheckpointInfo:
     metrics: dict[str, float]
 
 
-def save(directory: Path, model: nn.Module, info: CheckpointInfo) -> str:
+def save(
+    directory: Path, model: nn.Module, info: CheckpointInfo, catalogue: Catalogue | None = None
+) -> str:
     """Write a checkpoint atomically and return its hash."""
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -56,6 +64,8 @@ def save(directory: Path, model: nn.Module, info: CheckpointInfo) -> str:
     save_file(trained_state(model), temporary / "model.safetensors")
     # Keys stay in order: the columns of a table are identified by their position.
     (temporary / "config.json").write_text(json.dumps(asdict(info), indent=2))
+    if catalogue is not None:
+        (temporary / CATALOGUE).write_bytes(catalogue.to_json())
     replace_directory(temporary, directory)
     return fingerprint(directory)
 
@@ -86,6 +96,22 @@ def read_info(directory: Path) -> CheckpointInfo:
     except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{directory / 'config.json'} is damaged ({error}): train again or restore it"
+        ) from error
+
+
+def read_catalogue(directory: Path) -> Catalogue | None:
+    """The subjects that the checkpoint's sentences were about; None in one that says nothing.
+
+    Raises:
+        CheckpointError: when they cannot be read.
+    """
+    try:
+        return Catalogue.from_json((directory / CATALOGUE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory / CATALOGUE} is damaged ({error}): train again or restore it"
         ) from error
 
 
@@ -153,12 +179,14 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _frozen_language_model(name: str) -> bool:
-    return name.startswith("text.model.") and "lora_" not in name
+    return name.startswith(("text.model.", "decoder.")) and "lora_" not in name
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 over the checkpoint's two files."""
+    """SHA-256 over the checkpoint's files."""
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         digest.update((directory / name).read_bytes())
+    if (directory / CATALOGUE).exists():
+        digest.update((directory / CATALOGUE).read_bytes())
     return digest.hexdigest()

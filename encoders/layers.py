@@ -7,16 +7,68 @@ from torch import Tensor, nn
 
 
 class ResidualMlp(nn.Module):
-    """A linear map plus a two-layer MLP beside it: [..., in] → [..., out]."""
+    """A linear map plus a two-layer MLP beside it: [..., in] → [..., out].
+
+    Args:
+        hidden: width of the MLP; 0 leaves the linear map alone.
+    """
 
     def __init__(self, width: int, out: int, *, hidden: int):
         super().__init__()
         self.linear = nn.Linear(width, out)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
+        self.mlp = (
+            nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out))
+            if hidden
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The mapped vectors."""
-        return self.linear(x) + self.mlp(x)
+        return self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
+
+
+class NearIdentity(nn.Module):
+    """The identity, a map of low rank beside it and a bias: what starts as the input's own words.
+
+    Training can bend it in ``rank`` directions only, so that words it never saw keep their meaning.
+    """
+
+    def __init__(self, width: int, *, rank: int):
+        super().__init__()
+        self.into = nn.Linear(width, rank, bias=False)
+        self.out = nn.Linear(rank, width)
+        nn.init.normal_(self.into.weight, std=width**-0.5)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] → [..., width]."""
+        mapped: Tensor = x + self.out(self.into(x))
+        return mapped
+
+
+class Standardise(nn.Module):
+    """Mean 0 and deviation 1 per coordinate, by moments fitted once and kept; cut at ±5."""
+
+    mean_F: Tensor
+    std_F: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean_F", torch.zeros(width))
+        self.register_buffer("std_F", torch.ones(width))
+
+    @torch.no_grad()
+    def fit(self, x_NF: Tensor) -> None:
+        """Learn the moments of ``x_NF``; a constant coordinate is only centred."""
+        if len(x_NF) < 2:
+            return
+        std_F = x_NF.double().std(0)
+        self.mean_F.copy_(x_NF.double().mean(0))
+        self.std_F.copy_(torch.where(std_F > 1e-6, std_F, torch.ones_like(std_F)))
+
+    def forward(self, x_NF: Tensor) -> Tensor:
+        """[..., F] → [..., F]."""
+        return ((x_NF - self.mean_F) / self.std_F).clamp(-5, 5)
 
 
 class Whiten(nn.Module):

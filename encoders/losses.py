@@ -71,23 +71,27 @@ def cyclic(context_BTD: Tensor, valid_BT: Tensor, *, period: int) -> Tensor:
 
 
 def masked_columns(logits: Sequence[Tensor], codes_BC: Tensor, masked_BC: Tensor) -> Tensor:
-    """Cross-entropy of the masked categories, mean over all masked cells (FOUND eq. 9).
+    """Cross-entropy of the masked categories, summed over a user's masked cells (FOUND eq. 9).
 
     Args:
         logits: one [B, V_c] per column.
+
+    Returns:
+        Scalar, the mean over users.
     """
-    total, count = codes_BC.new_zeros((), dtype=torch.float32), masked_BC.sum()
+    total = codes_BC.new_zeros((), dtype=torch.float32)
     for column, logits_BV in enumerate(logits):
         rows = masked_BC[:, column]
         loss_B = functional.cross_entropy(logits_BV, codes_BC[:, column], reduction="none")
         total = total + (loss_B * rows).sum()
-    return total / count.clamp(min=1)
+    return total / len(codes_BC)
 
 
 def replaced_detection(logits: Tensor, replaced: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of "was this replaced?", over all cells or tokens (FOUND eq. 10).
+    """Binary cross-entropy of "was this replaced?", mean over all cells or tokens.
 
-    The sum runs over every cell: over the replaced ones alone the label would be constant.
+    It runs over every cell: over the replaced ones alone the label would be constant. The sum
+    over C columns of eq. 10 is C times this.
     """
     loss = functional.binary_cross_entropy_with_logits(
         logits, replaced.to(logits.dtype), reduction="none"
@@ -97,17 +101,53 @@ def replaced_detection(logits: Tensor, replaced: Tensor, valid: Tensor | None = 
     return (loss * valid).sum() / valid.sum().clamp(min=1)
 
 
-def alignment(logits_BS: Tensor, positive_BS: Tensor) -> Tensor:
-    """InfoNCE between users and future sentences, in both directions (FOUND eq. 15).
+def alignment(logits_BS: Tensor, positive_BS: Tensor, *, symmetric: bool = True) -> Tensor:
+    """InfoNCE between users and future sentences (FOUND eq. 15).
 
-    With one positive on the diagonal this is the paper's loss, averaged over its two directions.
+    With one positive on the diagonal and ``symmetric=False`` this is the paper's loss, a user
+    among sentences; ``symmetric`` averages it with a sentence among users.
     A sentence that fits several users (or a user with several sentences) has several positives;
     each is contrasted with the non-positives only, and the mean runs over its positives.
 
     Returns:
         Scalar; rows and columns without a positive do not count.
     """
-    return 0.5 * (_one_way(logits_BS, positive_BS) + _one_way(logits_BS.T, positive_BS.T))
+    users = _one_way(logits_BS, positive_BS)
+    return 0.5 * (users + _one_way(logits_BS.T, positive_BS.T)) if symmetric else users
+
+
+def intents(
+    logits_BS: Tensor,
+    *,
+    label_BS: Tensor,
+    base_rate_S: Tensor,
+    weight_S: Tensor,
+    fit_scale: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What single-intent sentences teach: whom each fits, and in what order.
+
+    Args:
+        logits_BS: scores of users against sentences.
+        label_BS: 1 fits, 0 does not, -1 unknown; unknown pairs count nowhere.
+        base_rate_S: log-odds of a sentence for a user who scores 0.
+        weight_S: how much each sentence counts.
+        fit_scale: turns scores into log-odds; the order needs a sharpness of its own.
+
+    Returns:
+        The element-wise cross-entropy, which also teaches calibrated contrasts between users, and
+        InfoNCE over users, which only orders them. Sentences without a fitting user do not count
+        in the second.
+    """
+    known_BS = label_BS >= 0
+    error_BS = functional.binary_cross_entropy_with_logits(
+        logits_BS * fit_scale + base_rate_S,
+        label_BS.clamp(min=0).to(logits_BS.dtype),
+        reduction="none",
+    )
+    error_S = (error_BS * known_BS).sum(0) / known_BS.sum(0).clamp(min=1)
+    fit = (error_S * weight_S).sum() / weight_S.sum()
+    order = _one_way(logits_BS.masked_fill(~known_BS, -1e4).T, (label_BS > 0).T)
+    return fit, order
 
 
 def _one_way(logits: Tensor, positive: Tensor) -> Tensor:

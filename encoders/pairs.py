@@ -33,12 +33,15 @@ class PairBatch:
 
     users: UserBatch
     tokens: dict[str, Tensor]
-    positive_BS: Tensor  # bool [world * B, world * S]
+    label_BS: Tensor  # int8 [world * B, world * S]: 1 fits, 0 does not, -1 unknown
+    weight_S: Tensor  # float32 [world * S]: how much each sentence counts
 
     def to(self, device: torch.device | str) -> PairBatch:
         """The same batch on another device."""
         tokens = {name: tensor.to(device) for name, tensor in self.tokens.items()}
-        return PairBatch(self.users.to(device), tokens, self.positive_BS.to(device))
+        return PairBatch(
+            self.users.to(device), tokens, self.label_BS.to(device), self.weight_S.to(device)
+        )
 
 
 class FactTable:
@@ -50,6 +53,7 @@ class FactTable:
     """
 
     def __init__(self, facts: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
+        self.samples = list(zip(user_ids, cutoffs_us.tolist(), strict=True))
         cutoffs = facts["cutoff"].cast(TIMESTAMP).cast(pa.int64())
         row = _position(
             [facts["user_id"], cutoffs], [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]
@@ -92,11 +96,39 @@ class FactTable:
         return position, self.keys[at], self.sizes[at]
 
 
+class OutcomeTable:
+    """Yes, no or unknown for each sample and outcome.
+
+    Args:
+        outcomes: rows of ``schema.OUTCOMES``.
+        user_ids, cutoffs_us: the samples.
+    """
+
+    def __init__(self, outcomes: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
+        pairs = outcomes.select(["outcome", "horizon_days"]).group_by(
+            ["outcome", "horizon_days"]
+        ).aggregate([]).to_pylist()  # fmt: skip
+        self.names = sorted((each["outcome"], each["horizon_days"]) for each in pairs)
+        self.label_NO = np.full((len(user_ids), len(self.names)), -1, np.int8)
+        if not self.names:
+            return
+        cutoffs = outcomes["cutoff"].cast(TIMESTAMP).cast(pa.int64())
+        samples = [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]
+        row = _position([outcomes["user_id"], cutoffs], samples)
+        kinds = [pa.array(column) for column in zip(*self.names, strict=True)]
+        column = _position([outcomes["outcome"], outcomes["horizon_days"]], kinds)
+        kept = row >= 0
+        happened = outcomes["happened"].to_numpy(zero_copy_only=False)
+        self.label_NO[row[kept], column[kept]] = happened[kept]
+
+
 class PairSampler:
     """Draws pair batches.
 
     Args:
         rows: history row of each sample.
+        outcomes: overall behaviours, each asked for in every step beside the facts.
+        outcome_weight: how much an outcome's sentence counts against a fact's.
         tokenize: sentences → token tensors of the text tower.
         num_sentences: S, sentences per worker and step.
         horizon_days: length of the future, spoken in some wordings.
@@ -111,7 +143,10 @@ class PairSampler:
         *,
         num_sentences: int,
         horizon_days: int,
+        outcomes: OutcomeTable | None = None,
+        outcome_weight: float = 1.0,
     ):
+        self.outcomes, self.outcome_weight = outcomes, outcome_weight
         self.collate, self.facts, self.rows, self.tokenize = collate, facts, rows, tokenize
         self.num_sentences, self.horizon_days = num_sentences, horizon_days
 
@@ -130,12 +165,36 @@ class PairSampler:
         # Labels of own users against every worker's sentences, then everybody's rows.
         keys_S = distributed.gather(torch.from_numpy(chosen)).numpy()
         least_S = distributed.gather(torch.from_numpy(least)).numpy()
-        own_BS = _labels(position, key, size, keys_S, least_S, len(samples_B))
+        own_BS = _labels(position, key, size, keys_S, least_S, len(samples_B)).astype(np.int8)
+        weight_S = np.ones(len(texts), np.float32)
+        if self.outcomes is not None and self.outcomes.names:
+            own_BS = self._with_outcomes(own_BS, samples_B)
+            texts += self._outcome_sentences(rng)
+            more = np.full(len(self.outcomes.names), self.outcome_weight, np.float32)
+            weight_S = np.concatenate([weight_S, more])
         return PairBatch(
             users=self.collate(self.rows[samples_B]),
             tokens=self.tokenize(texts),
-            positive_BS=distributed.gather(torch.from_numpy(own_BS)),
+            label_BS=distributed.gather(torch.from_numpy(own_BS)),
+            weight_S=distributed.gather(torch.from_numpy(weight_S)),
         )
+
+    def _with_outcomes(self, own_BS: np.ndarray, samples_B: np.ndarray) -> np.ndarray:
+        """Each worker's facts are followed by the outcomes, as in the gathered sentences."""
+        assert self.outcomes is not None
+        told_BO = self.outcomes.label_NO[samples_B]
+        facts = np.split(own_BS, distributed.world_size(), axis=1)
+        return np.concatenate([part for each in facts for part in (each, told_BO)], 1)
+
+    def _outcome_sentences(self, rng: np.random.Generator) -> list[str]:
+        assert self.outcomes is not None
+        return [
+            templates.outcome_sentence(
+                outcome, horizon_days=days,
+                wording=int(rng.integers(templates.num_outcome_wordings(outcome))),
+            )
+            for outcome, days in self.outcomes.names
+        ]  # fmt: skip
 
     def _choose(self, key: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """S distinct facts: by the square root of their frequency here, then at random.

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from encoders import checkpoint
 from encoders.alignment import FoundModel
-from encoders.checkpoint import CheckpointInfo, load
+from encoders.checkpoint import CheckpointInfo
 from encoders.prompt import Floats, Prompt, tune
+from encoders.rewriting import Reading, Rewriter
 
 _REMEMBERED = 4_096
+
+MakeRewriter = Callable[[Path], Rewriter | None]
+"""Alignment checkpoint → the rewriter for its sentences, or None where it cannot be had."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of the vectors, and what the asker should know about it."""
+
+    vector: np.ndarray  # float32 [D]
+    notes: tuple[str, ...] = ()
 
 
 class QueryEncoder:
@@ -21,24 +35,42 @@ class QueryEncoder:
 
     Sentences are encoded one by one, so that a score never depends on what else was asked, and
     the latest ones are remembered.
+
+    Args:
+        rewriter: reads demands before they are encoded; without one they are taken as they stand.
     """
 
-    def __init__(self, model: FoundModel, info: CheckpointInfo):
+    def __init__(self, model: FoundModel, info: CheckpointInfo, rewriter: Rewriter | None = None):
         self.info, self.dim, self._model = info, model.dim, model
+        self._rewriter = rewriter
         self._encode_one = lru_cache(_REMEMBERED)(lambda text: _vector(model, text))
+        if rewriter is not None:
+            self.encode(rewriter.vocabulary())  # remembered: nobody has to wait for them later
 
     @classmethod
-    def open(cls, directory: Path) -> QueryEncoder:
+    def open(cls, directory: Path, make_rewriter: MakeRewriter | None = None) -> QueryEncoder:
         """The query encoder of an alignment checkpoint. Raises CheckpointError."""
-        model, info = load(directory, expect="alignment")
+        model, info = checkpoint.load(directory, expect="alignment")
         assert isinstance(model, FoundModel)
-        return cls(model, info)
+        return cls(model, info, make_rewriter(directory) if make_rewriter else None)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Query vectors, float32 [n, D]."""
+        """Query vectors of sentences as they stand, float32 [n, D]."""
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         return np.stack([self._encode_one(text) for text in texts])
+
+    def understand(self, text: str, *, rewrite: bool = True) -> Query:
+        """The query of a demand: of the sentences it is read as, or of itself."""
+        if self._rewriter is None or not rewrite:
+            return Query(self.encode([text])[0])
+        reading = self._rewriter.read(text)
+        return Query(self.mixed(reading), (reading.note,) if reading.note else ())
+
+    def mixed(self, reading: Reading) -> np.ndarray:
+        """The weighted sum of a reading's sentences, float32 [D]."""
+        sentences, shares = zip(*reading.sentences, strict=True)
+        return np.asarray(np.array(shares, np.float32) @ self.encode(sentences))
 
     def tune(
         self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats

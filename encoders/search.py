@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertForMaskedLM, AlbertModel
 
 from encoders import losses
+from encoders.albert import MASK, PAD, albert_config, contextual
 from encoders.batch import UserBatch
 from encoders.text import mean_pool
 
-PAD, MASK = 0, 103  # of the MiniLM (BERT uncased) vocabulary
 _FIRST_WORD = 999  # codes below are special or unused
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Sizes and objective of the search encoder; defaults are the laptop's."""
+    """Sizes and objective of the search encoder."""
 
     vocabulary: int = 30_522
     dim: int = 128
@@ -32,17 +32,18 @@ class SearchConfig:
     layers: int = 2
     heads: int = 4
     max_tokens: int = 64
+    embedding_dim: int = 64
     generator_dim: int = 64
+    generator_layers: int = 1
     mask_rate: float = 0.15
     generator_weight: float = 1.0
     discriminator_weight: float = 50.0  # as in ELECTRA, whose scheme [20] follows
 
 
 def _albert(config: SearchConfig, dim: int, layers: int, heads: int) -> AlbertConfig:
-    return AlbertConfig(
-        vocab_size=config.vocabulary, embedding_size=64, hidden_size=dim,
-        num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=2 * dim,
-        max_position_embeddings=config.max_tokens, pad_token_id=PAD,
+    return albert_config(
+        vocabulary=config.vocabulary, dim=dim, layers=layers, heads=heads,
+        embedding_dim=config.embedding_dim, max_tokens=config.max_tokens,
     )  # fmt: skip
 
 
@@ -58,7 +59,9 @@ class SearchEncoder(nn.Module):
             _albert(config, config.dim, config.layers, config.heads), add_pooling_layer=False
         )
         self.out = nn.Linear(config.dim, config.out_dim)
-        self.generator = AlbertForMaskedLM(_albert(config, config.generator_dim, 1, 2))
+        self.generator = AlbertForMaskedLM(
+            _albert(config, config.generator_dim, config.generator_layers, 2)
+        )
         self.detect = nn.Linear(config.dim, 1)
 
     def objective_parameters(self) -> list[nn.Parameter]:
@@ -68,11 +71,9 @@ class SearchEncoder(nn.Module):
     def forward(self, batch: UserBatch) -> Tensor:
         """The users' vectors, [B, D]; users without searches get the vector of padding."""
         mask_BL = batch.tokens_BL != PAD
-        # Attention over nothing is undefined: an empty row attends to one padding token.
-        attended = mask_BL.clone()
-        attended[:, 0] = True
-        hidden_BLD = self.albert(batch.tokens_BL, attention_mask=attended.long()).last_hidden_state
-        return self.out(mean_pool(hidden_BLD, attended))
+        hidden_BLD = contextual(self.albert, batch.tokens_BL, mask_BL)
+        mask_BL[:, 0] = True  # an empty row is its one padding token
+        return self.out(mean_pool(hidden_BLD, mask_BL))
 
     def loss(self, batch: UserBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Generator's masked-token loss plus detection of its replacements."""

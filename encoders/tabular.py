@@ -3,6 +3,7 @@
 Every column is a token: a category's embedding plus its column embedding, or an MLP of a
 continuous value. Transformer blocks, then the mean over columns. Pre-trained by masked columns
 (MLM, eq. 9) and replaced-token detection with one binary classifier per column (RTD, eq. 10).
+Both are sums over a user's columns, as the equations have it, and means over users.
 
 Shapes: B users, C categorical columns, F continuous columns, D width.
 """
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 
 from encoders import losses
 from encoders.batch import UserBatch
-from encoders.table import TableColumns
+from encoders.table import MISSING, TableColumns
 
 
 @dataclass(frozen=True)
 class TabularConfig:
-    """Sizes, fitted columns and objective weights; defaults are the laptop's."""
+    """Sizes, fitted columns and objective weights."""
 
     vocabularies: dict[str, list[str]] = field(default_factory=dict)
     scales: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -69,8 +70,7 @@ class TabularEncoder(nn.Module):
         D = config.dim
         sizes = config.columns.cardinalities
         self.register_buffer("first_code_C", torch.tensor([0, *sizes]).cumsum(0)[:-1], False)
-        self.values = nn.Embedding(sum(sizes) + len(sizes), D)  # the last codes are [MASK]
-        self.register_buffer("mask_code_C", sum(sizes) + torch.arange(len(sizes)), False)
+        self.values = nn.Embedding(sum(sizes), D)
         self.columns_CD = nn.Parameter(torch.randn(len(sizes) + len(config.scales), D) * 0.02)
         self.mlps = _Mlps(len(config.scales), D)
         self.missing_FD = nn.Parameter(torch.randn(len(config.scales), D) * 0.02)
@@ -110,7 +110,8 @@ class TabularEncoder(nn.Module):
         joint = codes + self.first_code_C
         masked = torch.rand(codes.shape, device=codes.device) < config.mask_rate
         C = codes.shape[1]
-        tokens = self._tokens(batch, torch.where(masked, self.mask_code_C, joint))
+        # A.1: "mask them as missing", so a missing value is read as one that could be any.
+        tokens = self._tokens(batch, torch.where(masked, self.first_code_C + MISSING, joint))
         logits = [head(tokens[:, c]) for c, head in enumerate(self.mlm_heads)]
         mlm = losses.masked_columns(logits, codes, masked)
 
@@ -120,6 +121,6 @@ class TabularEncoder(nn.Module):
         corrupted = torch.where(chosen, shuffled, joint)
         tokens = self._tokens(batch, corrupted)[:, :C]
         rtd_logits = (tokens * self.rtd_CD).sum(-1) + self.rtd_bias_C
-        rtd = losses.replaced_detection(rtd_logits, corrupted != joint)
+        rtd = C * losses.replaced_detection(rtd_logits, corrupted != joint)
         total = config.mlm_weight * mlm + config.rtd_weight * rtd
         return total, {"mlm": mlm, "rtd": rtd}

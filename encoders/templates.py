@@ -53,6 +53,35 @@ _NOTHING_BOUGHT = (
     "people who stay away",
     "households that are going to buy nothing next month",
 )
+_OUTCOMES: dict[str, tuple[str, ...]] = {
+    "nothing": (
+        "will not shop at all in the next {horizon}",
+        "people who stay away for {horizon}",
+        "customers we are about to lose, no visit for {horizon}",
+        "will stop coming to the store over the next {horizon}",
+        "lapsing shoppers who will not come back within {horizon}",
+    ),
+    "a lot": (
+        "will spend a lot in the next {horizon}",
+        "the biggest spenders of the next {horizon}",
+        "households that are going to spend much money over {horizon}",
+        "our most valuable shoppers of the coming {horizon}",
+        "people with a high total bill in the next {horizon}",
+    ),
+    "more": (
+        "will spend clearly more than in the last {horizon}",
+        "households whose spending rises over the next {horizon}",
+        "people about to increase what they spend in {horizon}",
+        "shoppers on the way up: a larger bill than in the past {horizon}",
+    ),
+    "coupon": (
+        "will redeem a coupon in the next {horizon}",
+        "people who use coupons within {horizon}",
+        "households that are going to respond to a coupon offer over {horizon}",
+        "bargain hunters who will hand in vouchers in the next {horizon}",
+        "likely to cash in a discount coupon within {horizon}",
+    ),
+}
 _COUNTED = {"browsing", "search", "click"}  # kinds whose {num} is a count, not an amount
 _WEEKS = ("", "one week", "two weeks", "three weeks", "four weeks", "five weeks", "six weeks",
           "seven weeks", "eight weeks")  # fmt: skip
@@ -76,6 +105,7 @@ def sentence(
     status: str = "successful",
     horizon_days: int = 14,
     wording: int = 0,
+    max_items: int = MAX_ITEMS,
 ) -> str:
     """One sentence about one fact, or about several of the same kind.
 
@@ -87,21 +117,46 @@ def sentence(
     if subjects and subjects[0] == NOTHING:
         return _NOTHING_BOUGHT[wording].format(horizon=horizon_phrase(horizon_days))
     return _TEMPLATES[kind][wording].format(
-        items=list_items(subjects),
+        items=list_items(subjects, max_items),
         num=format_number(num),
         status=status,
         horizon=horizon_phrase(horizon_days),
     )
 
 
-def list_items(subjects: Sequence[str]) -> str:
-    """Names in a row, cut after :data:`MAX_ITEMS` with "etc.".
+def num_outcome_wordings(outcome: str) -> int:
+    """How many ways there are to say an outcome."""
+    return len(_OUTCOMES[outcome])
+
+
+def outcome_sentence(outcome: str, *, horizon_days: int, wording: int = 0) -> str:
+    """One sentence about a user's overall behaviour (``schema.OUTCOME_NAMES``).
+
+    >>> outcome_sentence("coupon", horizon_days=56)
+    'will redeem a coupon in the next eight weeks'
+    """
+    return _OUTCOMES[outcome][wording].format(horizon=horizon_phrase(horizon_days))
+
+
+def habit_sentence(kind: str, subject: str) -> str:
+    """The plain sentence that stands for a subject on the user's side.
+
+    Always the same horizon: it names what is counted, not when.
+
+    >>> habit_sentence("purchase", "CHEESE")
+    'will buy cheese in the next four weeks'
+    """
+    return sentence(kind, [subject], horizon_days=28, wording=1)
+
+
+def list_items(subjects: Sequence[str], max_items: int = MAX_ITEMS) -> str:
+    """Names in a row, cut after ``max_items`` with "etc.".
 
     >>> list_items(["a", "b", "c", "d"])
     'a, b, c, etc.'
     """
-    names = [subject.lower() for subject in subjects[:MAX_ITEMS]]
-    return ", ".join(names + (["etc."] if len(subjects) > MAX_ITEMS else []))
+    names = [subject.lower() for subject in subjects[:max_items]]
+    return ", ".join(names + (["etc."] if len(subjects) > max_items else []))
 
 
 def round_down(value: float) -> float:

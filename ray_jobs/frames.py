@@ -11,6 +11,7 @@ from encoders.batch import History
 from encoders.text import LineEncoder
 
 SEARCH_VIEW = "search_weekly"
+HABITS_VIEW = "habits_weekly"
 
 
 def save(tables: dict[str, pa.Table], directory: Path) -> None:
@@ -25,9 +26,15 @@ def read(directory: Path) -> dict[str, pa.Table]:
     return {path.stem: pq.read_table(path) for path in sorted(directory.glob("*.parquet"))}
 
 
-def history(tables: dict[str, pa.Table], lines: LineEncoder) -> History:
-    """Weekly rows as a history that batches are cut from."""
+def history(
+    tables: dict[str, pa.Table], lines: LineEncoder, sentences: LineEncoder | None = None
+) -> History:
+    """Weekly rows as a history that batches are cut from.
+
+    Args:
+        sentences: the text tower's language model, through which habits are read.
+    """
     rows = tables["behaviour_weekly"], tables["profile_weekly"], tables.get(SEARCH_VIEW)
-    cut = History(*rows, lines)
+    cut = History(*rows, lines, tables.get(HABITS_VIEW), sentences or lines)
     lines.save()
     return cut

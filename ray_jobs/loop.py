@@ -25,6 +25,7 @@ from ray_jobs import objectives, progress, training_state
 from ray_jobs.presets import Training
 
 _MAX_GRADIENT = 1.0
+_PRETRAINED = ("behaviour.", "tabular.", "search.", "fusion.", "text.model.")
 
 
 def run_all(configs: Sequence[dict[str, Any]]) -> None:
@@ -40,11 +41,11 @@ def run_one(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    objective = objectives.build(spec, world)
+    objective = config.get("build", objectives.build)(spec, world)
     device = get_device()
     objective.model.to(device)
     optimizer = torch.optim.AdamW(
-        [p for p in objective.model.parameters() if p.requires_grad],
+        _groups(objective.model, settings),
         lr=settings.learning_rate, weight_decay=settings.weight_decay,
     )  # fmt: skip
     done = training_state.load(directory / "state", objective.model, optimizer)
@@ -56,7 +57,7 @@ def run_one(config: dict[str, Any]) -> None:
     for step in range(done, settings.steps):
         objective.before_step(step)
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, settings)
+            group["lr"] = group["rate"] * settings.learning_rate * _schedule(step, settings)
         torch.manual_seed(np.random.SeedSequence([spec.seed, step, rank]).generate_state(1)[0])
         batch = objective.batch(step, rank, settings.batch_size // world)
         with _autocast(config["precision"], device):
@@ -76,7 +77,16 @@ def run_one(config: dict[str, Any]) -> None:
     if rank == 0:
         objective.finish()
         info = replace(config["info"], config=asdict(objective.model.config), metrics=parts)
-        checkpoint.save(Path(config["target"]), objective.model, info)
+        checkpoint.save(Path(config["target"]), objective.model, info, objective.catalogue)
+
+
+def _groups(model: nn.Module, settings: Training) -> list[dict[str, Any]]:
+    """Trainable parameters, those of the pre-trained parts with their own share of the rate."""
+    named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    slow = [each for name, each in named if name.startswith(_PRETRAINED)]
+    fast = [each for name, each in named if not name.startswith(_PRETRAINED)]
+    groups = [{"params": fast, "rate": 1.0}, {"params": slow, "rate": settings.encoder_rate}]
+    return [group for group in groups if group["params"]]
 
 
 class _Loss(nn.Module):

@@ -13,14 +13,17 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
 from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.batch import Collate, History
-from encoders.behaviour import BehaviourEncoder
-from encoders.pairs import FactTable, PairSampler
+from encoders.behaviour import BehaviourConfig, BehaviourEncoder
+from encoders.catalogue import Catalogue
+from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
+from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.search import SearchEncoder
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
@@ -53,6 +56,7 @@ class Objective:
     batch: Callable[[int, int, int], Any]
     before_step: Callable[[int], None] = lambda step: None
     finish: Callable[[], None] = lambda: None  # once, on worker 0
+    catalogue: Catalogue | None = None  # kept beside the weights
 
 
 def build(spec: StageSpec, world_size: int = 1) -> Objective:
@@ -60,18 +64,22 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
     torch.manual_seed(spec.seed)
     tables = frames.read(Path(spec.frames))
     lines = LineEncoder(Path(spec.cache))
-    history = frames.history(tables, lines)
+    same = spec.preset.text.model == MINILM
+    sentences = lines if same else LineEncoder(Path(spec.cache), model=spec.preset.text.model)
+    history = frames.history(tables, lines, sentences)
     if spec.stage == "alignment":
-        return _alignment(spec, history, tables, lines, world_size)
+        return _alignment(spec, history, tables, sentences, world_size)
     return _PRETRAINING[spec.stage](spec, history)
 
 
 def _behaviour(spec: StageSpec, history: History) -> Objective:
     config = spec.preset.taught("behaviour", spec.preset.behaviour)
     model = BehaviourEncoder(config)
-    model.whiten.fit(torch.from_numpy(history.lines_VE))
+    model.fit_lines(torch.from_numpy(history.lines_VE))
     model = _warm(model, spec)
-    collate = Collate(history, windows=config.pretrain_windows)
+    collate = Collate(
+        history, windows=model.config.pretrain_windows, **_window_text(model.config)
+    )  # fmt: skip
     return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
 
 
@@ -84,7 +92,7 @@ def _tabular(spec: StageSpec, history: History) -> Objective:
 def _search(spec: StageSpec, history: History) -> Objective:
     model = _warm(SearchEncoder(spec.preset.taught("search", spec.preset.search)), spec)
     collate = Collate(
-        history, windows=spec.preset.windows, search_tokens=search_tokenizer(),
+        history, windows=spec.preset.windows, search_tokens=word_pieces(),
         max_tokens=spec.preset.search.max_tokens,
     )  # fmt: skip
     searched = np.flatnonzero(history.searches.length) if history.searches else np.zeros(0, int)
@@ -95,24 +103,37 @@ def _alignment(
     spec: StageSpec,
     history: History,
     tables: dict[str, pa.Table],
-    lines: LineEncoder,
+    sentences: LineEncoder,
     world_size: int,
 ) -> Objective:
     preset = spec.preset
     users, cutoffs = tables["samples"]["user_id"].to_pylist(), tables["samples"]["cutoff"]
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
-    facts = FactTable(most_frequent(tables["facts"], preset.max_facts), users, cutoffs_us)
-    same = preset.text.model == MINILM
-    sentences = lines if same else LineEncoder(Path(spec.cache), model=preset.text.model)
+    kept = most_frequent(coarse(tables["facts"], preset.fact_levels), preset.max_facts)
+    facts = FactTable(kept, users, cutoffs_us)
+    outcomes = None
+    if "outcomes" in tables:
+        outcomes = OutcomeTable(tables["outcomes"], users, cutoffs_us)
     if spec.stage in spec.start:
         model = cast(FoundModel, checkpoint.load(Path(spec.start[spec.stage]))[0])
     else:
-        model = _fresh_model(spec, history, facts, sentences)
+        model = _fresh_model(spec, history, facts, outcomes, sentences)
+    collate = collate_for(model, history)
+    if model.habits is not None and spec.stage not in spec.start:
+        rng = np.random.default_rng(spec.seed)
+        some = collate.habits(rng.choice(rows, min(len(rows), 2_000), replace=False))
+        if some is not None:
+            model.habits.fit(some)
+    if preset.pairs == "description":
+        named = Descriptions(facts, kept, max_items=preset.description_items)
+        described = _described(spec, model, collate, named, rows, users, world_size)
+        return replace(described, catalogue=Catalogue.from_table(tables["catalogue"]))
     sampler = PairSampler(
-        collate_for(model, history), facts, rows,
+        collate, facts, rows,
         lambda texts: {"pooled": torch.from_numpy(sentences(texts))},
         num_sentences=preset.num_sentences // world_size, horizon_days=preset.horizon_days,
+        outcomes=outcomes, outcome_weight=preset.outcome_weight,
     )  # fmt: skip
     first_tuned = preset.stages["alignment"].steps - preset.tuned_steps
 
@@ -126,11 +147,33 @@ def _alignment(
         rng = np.random.default_rng([spec.seed, step, rank])
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
-    return Objective(model, batch, before_step, sentences.save)
+    catalogue = Catalogue.from_table(tables["catalogue"])
+    return Objective(model, batch, before_step, sentences.save, catalogue)
+
+
+def _described(
+    spec: StageSpec, model: FoundModel, collate: Collate, descriptions: Descriptions,
+    rows: np.ndarray, users: list[str], world_size: int,
+) -> Objective:  # fmt: skip
+    """Alignment as in the paper: one description per user, the language model tuned throughout."""
+    sampler = DescriptionSampler(collate, descriptions, rows, model.text.tokenize)
+    codes = np.unique(users, return_inverse=True)[1]
+
+    def batch(step: int, rank: int, size: int) -> Any:
+        # All workers draw the same whole batch and take their share, so nobody is in it twice.
+        whole = distinct_users(codes, size * world_size, np.random.default_rng([spec.seed, step]))
+        rng = np.random.default_rng([spec.seed, step, rank])
+        return sampler(whole[rank * size : (rank + 1) * size], rng)
+
+    return Objective(model, batch)
 
 
 def _fresh_model(
-    spec: StageSpec, history: History, facts: FactTable, sentences: LineEncoder
+    spec: StageSpec,
+    history: History,
+    facts: FactTable,
+    outcomes: OutcomeTable | None,
+    sentences: LineEncoder,
 ) -> FoundModel:
     """Fusion and text tower around the pre-trained modality encoders, or around new ones."""
     preset = spec.preset
@@ -147,6 +190,9 @@ def _fresh_model(
     }
     if not encoders:
         raise InputError(f"modalities: this data set has none of {list(preset.modalities)}")
+    habits = preset.habits if preset.aggregates else None
+    if habits is not None and "tabular" in encoders:
+        habits = replace(habits, profile_width=len(encoders["tabular"].scales))
     model = FoundModel(
         AlignmentConfig(
             **{name: encoders.get(name) for name in MODALITIES},
@@ -156,22 +202,38 @@ def _fresh_model(
             fusion_dim=preset.fusion_dim,
             fusion_layers=preset.fusion_layers,
             dropout=preset.behaviour.dropout,
+            habits=habits,
+            objective=preset.objective,
             similarity=preset.similarity,
-            temperature=0.07 if preset.similarity == "cosine" else 1.0,
+            fusion_heads=preset.fusion_heads,
+            temperature=preset.temperature,
+            learn_temperature=preset.learn_temperature,
+            symmetric=preset.symmetric,
         )
     )
     if model.behaviour is not None and "behaviour" not in pretrained:
-        model.behaviour.whiten.fit(torch.from_numpy(history.lines_VE))
+        model.behaviour.fit_lines(torch.from_numpy(history.lines_VE))
     for stage in encoders.keys() & pretrained.keys():
         getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
-    # The language model's own vectors of every fact, said plainly: what whitening is fitted on.
+    if not preset.text.whiten:
+        return model
+    # What whitening is fitted on: the language model's vectors of all that is asked or counted,
+    # said plainly. A subject that is never asked for in training still has its own direction.
     plain = [
         templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
         for kind, subject in facts.names
     ]
-    model.text.whiten.fit(torch.from_numpy(sentences(plain)))
+    if outcomes is not None:
+        plain += [templates.outcome_sentence(name, horizon_days=d) for name, d in outcomes.names]
+    counted = history.habits_VE if model.habits is not None else history.habits_VE[:0]
+    model.text.whiten.fit(torch.from_numpy(np.concatenate([sentences(plain), counted])))
     return model
+
+
+def coarse(facts: pa.Table, levels: int | None) -> pa.Table:
+    """Facts about the ``levels`` coarsest levels of the taxonomy; all of them if None."""
+    return facts if levels is None else facts.filter(pc.less_equal(facts["level"], levels))
 
 
 def most_frequent(facts: pa.Table, num: int) -> pa.Table:
@@ -217,13 +279,22 @@ def collate_for(model: FoundModel, history: History) -> Collate:
         history,
         windows=config.windows,
         table=None if config.tabular is None else config.tabular.columns,
-        search_tokens=None if config.search is None else search_tokenizer(),
+        search_tokens=None if config.search is None else word_pieces(),
         max_tokens=64 if config.search is None else config.search.max_tokens,
+        habit_windows=0 if config.habits is None else config.habits.windows,
+        **_window_text(config.behaviour),
     )
 
 
-def search_tokenizer() -> Callable[[str], list[int]]:
-    """Word pieces of one search text, closed by a separator."""
+def _window_text(config: BehaviourConfig | None) -> dict[str, Any]:
+    """How a collate reads windows as text, where the behaviour encoder wants that."""
+    if config is None or config.window_encoder != "albert":
+        return {}
+    return {"line_tokens": word_pieces(), "window_tokens": config.max_tokens}
+
+
+def word_pieces() -> Callable[[str], list[int]]:
+    """Word pieces of one line or search text, closed by a separator."""
     tokenizer, _ = load_language_model(MINILM)
 
     def tokenize(text: str) -> list[int]:

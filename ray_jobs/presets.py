@@ -1,8 +1,9 @@
 """Presets: complete settings of model and training, as plain functions.
 
-``best`` departs from the paper's letter where that wins; what, and why, is in
-docs/decisions/laptop-preset.md. Every part of the recipe is a field, so that leaving it out is an
-ablation: ``modalities``, ``objectives``, ``fusion``, ``two_stage``, ``text_period``.
+``paper`` is FOUND to the letter, at its sizes; ``laptop`` the same recipe at a size that two cores
+train in minutes (docs/decisions/found-presets.md). ``best`` departs from it where that wins.
+Every part of the recipe is a field, so that leaving it out is an ablation: ``modalities``,
+``objectives``, ``fusion``, ``two_stage``, ``text_period``, ``pairs``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal, TypeVar
 
 from encoders.alignment import MODALITIES
 from encoders.behaviour import BehaviourConfig
+from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
 from encoders.tabular import TabularConfig
 from encoders.text import TextConfig
@@ -38,6 +40,7 @@ class Training:
     learning_rate: float = 4e-4  # A.1
     weight_decay: float = 0.01
     warmup_steps: int = 20
+    encoder_rate: float = 1.0  # learning rate of encoders and fusion, against the rest
     report_every: int = 25
 
 
@@ -66,8 +69,18 @@ class Preset:
     modalities: tuple[str, ...] = MODALITIES
     objectives: tuple[str, ...] = tuple(OBJECTIVES)  # of the self-supervised stage
     fusion: Literal["attention", "concatenation"] = "attention"
+    fusion_heads: int = 4
+    temperature: float = 1.0  # of eq. 15
+    learn_temperature: bool = True
+    symmetric: bool = True  # eq. 15 in both directions
+    pairs: Literal["description", "intents"] = "intents"
+    description_items: int = 8  # subjects that a sentence of a description names
     two_stage: bool = True  # False aligns encoders that nothing has pre-trained
     text_period: Literal["future", "same"] = "future"  # same: the horizon before the cut-off
+    habits: HabitConfig | None = None  # aggregates that are read through their text
+    objective: Literal["infonce", "intents"] = "infonce"  # of alignment
+    outcome_weight: float = 0.0  # of sentences about overall behaviour; 0 leaves them out
+    fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
 
     def __post_init__(self) -> None:
         for name, known in (("modalities", MODALITIES), ("objectives", tuple(OBJECTIVES))):
@@ -77,7 +90,8 @@ class Preset:
         if not self.modalities:
             raise InputError(f"modalities: expected at least one of {list(MODALITIES)}, got none")
         for name, choices in (
-            ("fusion", ("attention", "concatenation")), ("text_period", ("future", "same"))
+            ("fusion", ("attention", "concatenation")), ("text_period", ("future", "same")),
+            ("pairs", ("description", "intents")),
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
@@ -106,29 +120,109 @@ def best() -> Preset:
     return Preset(
         name="best",
         horizon_days=28,
-        num_cutoffs=16,
-        cutoff_step_days=14,
+        num_cutoffs=26,
+        cutoff_step_days=7,
         behaviour=BehaviourConfig(dim=dim, dropout=0.0),
         tabular=TabularConfig(dim=32, out_dim=dim, dropout=0.0),
         search=SearchConfig(out_dim=dim),
-        text=TextConfig(dim=dim),
+        text=TextConfig(dim=384, projection="near_identity", rank=64, shrink=0.03),
+        habits=HabitConfig(),
+        objective="intents",
+        outcome_weight=4.0,
+        fact_levels=2,
         fusion_dim=dim,
         fusion_layers=2,
         similarity="dot",
         max_facts=400,
         num_sentences=384,
-        tuned_steps=10,
+        tuned_steps=0,
         tuned_sentences=48,
         stages={
             "behaviour": Training(steps=60, batch_size=96, learning_rate=1e-3),
             "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
             "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
-            "alignment": Training(steps=250, batch_size=256, learning_rate=2e-3),
+            "alignment": Training(
+                steps=240,
+                batch_size=512,
+                learning_rate=4e-3,
+                weight_decay=1.0,
+                encoder_rate=0.1,
+            ),
         },
     )
 
 
-PRESETS: dict[str, Callable[[], Preset]] = {"best": best}
+def paper() -> Preset:
+    """FOUND to the letter, at the sizes of appendix A: for GPUs."""
+    dim = 1024
+    return Preset(
+        name="paper",
+        horizon_days=14,  # A.2: the two windows that follow
+        windows=7,  # A.2
+        num_cutoffs=16,
+        cutoff_step_days=7,
+        behaviour=BehaviourConfig(
+            window_encoder="albert", text_dim=768, text_embedding=128, text_layers=12,
+            text_heads=12, max_tokens=512, dim=dim, temporal_dim=None, layers=6, heads=16,
+            windows=9, pretrain_windows=9, forecast_windows=4, pooling="mean",
+        ),
+        tabular=TabularConfig(dim=dim, out_dim=dim, heads=8),
+        search=SearchConfig(
+            dim=768, out_dim=dim, layers=12, heads=12, max_tokens=512, embedding_dim=128,
+            generator_dim=256, generator_layers=3,
+        ),
+        text=TextConfig(
+            model="Qwen/Qwen2-1.5B", dim=dim, hidden=0, whiten=False, max_tokens=256
+        ),
+        fusion_dim=dim,
+        fusion_layers=5,
+        fusion_heads=16,
+        similarity="cosine",
+        learn_temperature=False,
+        symmetric=False,
+        pairs="description",
+        description_items=30,
+        max_facts=2_000,
+        num_sentences=0,
+        tuned_steps=0,
+        tuned_sentences=0,
+        stages={
+            "behaviour": Training(steps=100_000, batch_size=512, warmup_steps=1_000),
+            "tabular": Training(steps=100_000, batch_size=512, warmup_steps=1_000),
+            "search": Training(steps=100_000, batch_size=512, warmup_steps=1_000),
+            "alignment": Training(steps=100_000, batch_size=1_024, warmup_steps=1_000),
+        },
+    )  # fmt: skip
+
+
+def laptop() -> Preset:
+    """The paper's recipe, small: two cores train it on Complete Journey in minutes."""
+    dim = 128
+    return replace(
+        paper(),
+        name="laptop",
+        behaviour=replace(
+            paper().behaviour, text_dim=64, text_embedding=64, text_layers=2, text_heads=4,
+            max_tokens=64, dim=dim, heads=4,
+        ),
+        tabular=TabularConfig(dim=32, out_dim=dim),
+        search=SearchConfig(out_dim=dim),
+        text=TextConfig(dim=dim, hidden=0, whiten=False, max_tokens=64),
+        fusion_dim=dim,
+        fusion_layers=2,
+        fusion_heads=4,
+        description_items=8,
+        max_facts=400,
+        stages={
+            "behaviour": Training(steps=60, batch_size=32, learning_rate=1e-3),
+            "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
+            "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
+            "alignment": Training(steps=80, batch_size=64, learning_rate=1e-3),
+        },
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {"laptop": laptop, "best": best, "paper": paper}
 
 
 def preset(name: str) -> Preset:

@@ -61,11 +61,12 @@ class Protocol:
 
     def purchases(self) -> list[Task]:
         """Group A: buys the category in [T, T + 28 d)."""
-        tasks = []
-        for category in CATEGORIES:
-            buyers = self._buyers(category, 0, 28)
-            tasks.append(self._task("A", category, _will_buy(category), self.everyone, buyers))
-        return tasks
+        return [self.purchase(category) for category in CATEGORIES]
+
+    def purchase(self, category: str, *, group: str = "A") -> Task:
+        """Buys one category in [T, T + 28 d)."""
+        buyers = self._buyers(category, 0, 28)
+        return self._task(group, category, _will_buy(category), self.everyone, buyers)
 
     def new_buyers(self) -> list[Task]:
         """Group B: those of A among households without a purchase of it in the last 182 days."""

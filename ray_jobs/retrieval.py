@@ -11,7 +11,7 @@ import pyarrow as pa
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.store import FeatureStore
-from ray_jobs.frames import SEARCH_VIEW
+from ray_jobs.frames import HABITS_VIEW, SEARCH_VIEW
 
 WEEK = timedelta(days=7)
 
@@ -38,7 +38,7 @@ def weekly_rows(
             "event_timestamp": pa.array(times).cast(TIMESTAMP),
         }
     )
-    views = ["behaviour_weekly", "profile_weekly"]
+    views = ["behaviour_weekly", "profile_weekly", HABITS_VIEW]
     if (workspace.features / SEARCH_VIEW).is_dir():
         views.append(SEARCH_VIEW)
     return {view: store.history(view, asked) for view in views}

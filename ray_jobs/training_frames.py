@@ -15,9 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.errors import TimeError
+from feature_repo.outcomes import outcomes
 from feature_repo.schema import FACTS, TIMESTAMP
 from feature_repo.settings import Workspace
-from feature_repo.transforms import data_span, facts, micros, open_tables, users_before, window_ends
+from feature_repo.transforms import (
+    catalogue,
+    data_span,
+    facts,
+    micros,
+    open_tables,
+    users_before,
+    window_ends,
+)
 from ray_jobs import frames, retrieval
 from ray_jobs.build_features import Dataset
 from ray_jobs.command import console
@@ -50,6 +59,9 @@ def training_frames(shared: Run) -> dict[str, Any]:
         users = users_before(con, as_of)
         tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends])
         tables["facts"] = _facts(con, cutoffs, as_of, preset)
+        if preset.outcome_weight:
+            tables["outcomes"] = outcomes(con, cutoffs, known_before=as_of)
+        tables["catalogue"] = catalogue(con, tables["facts"], known_before=as_of)
         tables["samples"] = _samples(con, cutoffs)
         con.close()
         directory = workspace.root / "training" / key
@@ -62,7 +74,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
                 "views": [name.split("_")[0] for name in tables]}  # fmt: skip
 
     inputs = [shared.dataset.tables, as_of.isoformat(), preset.horizon_days, preset.num_cutoffs,
-              preset.cutoff_step_days, preset.text_period]  # fmt: skip
+              preset.cutoff_step_days, preset.text_period, preset.outcome_weight > 0]  # fmt: skip
     return run_stage(workspace, "samples", inputs, work)
 
 

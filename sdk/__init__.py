@@ -96,12 +96,13 @@ def target(
     size: int = DEFAULT_SIZE,
     exact: bool = False,
     kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
 ) -> Audience:
     """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
 
-    ``exact`` scores every user.
+    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally.
     """
-    return _client().target(text, prompt=prompt, size=size, exact=exact, kind=kind)
+    return _client().target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
 
 
 def tune(

@@ -83,13 +83,18 @@ class Call(Generic[Answer]):
 
 
 def target(
-    text: str | None, *, prompt: str | Prompt | None, size: int, exact: bool, kind: str
+    text: str | None,
+    *,
+    prompt: str | Prompt | None,
+    size: int,
+    exact: bool,
+    kind: str,
+    rewrite: bool,
 ) -> Call[Audience]:
     """Pick an audience by one sentence, or by a tuned prompt."""
     prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
-    request = _request(
-        TargetRequest, text=text, prompt=prompt_id, size=size, exact=exact, kind=kind
-    )
+    fields = {"size": size, "exact": exact, "kind": kind, "rewrite": rewrite}
+    request = _request(TargetRequest, text=text, prompt=prompt_id, **fields)
     named = prompt.text if isinstance(prompt, Prompt) else f"prompt {prompt_id}"
     wording = request.text or named
 

@@ -93,6 +93,9 @@ def target(
     ] = None,
     size: Annotated[int, typer.Option("--size", help="How many users.")] = DEFAULT_SIZE,
     exact: Annotated[bool, typer.Option("--exact", help="Score every user.")] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal", help="Take the sentence as it stands.")
+    ] = False,
     kind: Kind = DEFAULT_KIND,
     out: Out = None,
     json: Json = False,
@@ -103,9 +106,13 @@ def target(
     _check_out(out)
     if text is None and prompt is None:
         raise UsageError("Missing argument TEXT.", remedy="Write a sentence, or --prompt ID.")
-    audience = _ask(
-        url, timeout, lambda c: c.target(text, prompt=prompt, size=size, exact=exact, kind=kind)
-    )
+
+    def question(client: Client) -> Audience:
+        return client.target(
+            text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=not literal
+        )
+
+    audience = _ask(url, timeout, question)
     if out:
         _saved(audience, out, json)
     elif json:

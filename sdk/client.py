@@ -64,12 +64,17 @@ class Client:
         size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
+        rewrite: bool = True,
     ) -> Audience:
         """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
 
-        ``exact`` scores every user.
+        Args:
+            exact: score every user.
+            rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
         """
-        return self._send(calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind))
+        return self._send(
+            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+        )
 
     def tune(
         self,
@@ -164,13 +169,16 @@ class AsyncClient:
         size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
+        rewrite: bool = True,
     ) -> Audience:
         """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
 
-        ``exact`` scores every user.
+        Args:
+            exact: score every user.
+            rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
         """
         return await self._send(
-            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind)
+            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
         )
 
     async def tune(

@@ -99,6 +99,12 @@ class TargetRequest(_Request):
         default=DEFAULT_KIND,
         description="Which embedding to search; it must be one that sentences are aligned with.",
     )
+    rewrite: bool = Field(
+        default=True,
+        strict=True,
+        description="Let the service read the sentence in its own words, if it has a rewriter; "
+        "a note says what it was read as. A tuned prompt is never rewritten.",
+    )
 
     @field_validator("text")
     @classmethod

@@ -24,9 +24,16 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field
 
+from encoders.endpoint import EndpointSettings, EndpointSettingsMissing
+from encoders.rewriting import CHOICES, DEFAULT, Choice
 from feature_repo.errors import InputError, OpenFoundError, VectorsUnavailable
 from feature_repo.milvus_server import milvus
-from feature_repo.settings import DEFAULT_WORKSPACE, WORKSPACE_VARIABLE, Workspace, milvus_uri
+from feature_repo.settings import (
+    DEFAULT_WORKSPACE,
+    WORKSPACE_VARIABLE,
+    Workspace,
+    milvus_uri,
+)
 from serving import cluster
 from serving.auth import KEYS_VARIABLE, ApiKeys
 
@@ -44,39 +51,54 @@ class Deploy(BaseModel):
     workspace: str | None = None  # OPENFOUND_WORKSPACE, as everywhere
     replicas: int = Field(default=1, ge=1)
     insecure: bool = False
+    rewriter: Choice = DEFAULT
 
 
 def build(args: dict[str, Any]) -> Application:
     """The Serve application; ``args`` are the fields of :class:`Deploy`.
 
-    Raises :class:`InputError` if there are no keys and ``insecure`` is not set.
+    Raises :class:`InputError` if there are no keys and ``insecure`` is not set, or if the rewriter
+    lacks what it needs.
     """
     deploy = Deploy.model_validate(args)
+    workspace = Workspace.from_env(deploy.workspace)
     keys = ApiKeys.parse(os.environ.get(KEYS_VARIABLE))
     if keys is None and not deploy.insecure:
         raise InputError(
             f"{KEYS_VARIABLE}: expected at least one API key, got none; set it (make one with "
             f"`openssl rand -hex 32`), or start with --insecure on a machine that is yours alone"
         )
+    endpoint = _check_rewriter(deploy.rewriter, workspace)
     from serving.replica import deployment  # imports Ray: a missing key is told before
 
     return deployment(deploy.replicas).bind(
-        str(Workspace.from_env(deploy.workspace).root),
+        str(workspace.root),
         None if keys is None else keys.digests,
         milvus_uri(),
+        deploy.rewriter,
+        endpoint,
     )
 
 
 def run(
-    workspace: Workspace, *, host: str, port: int, replicas: int = 1, insecure: bool = False
+    workspace: Workspace,
+    *,
+    host: str,
+    port: int,
+    replicas: int = 1,
+    insecure: bool = False,
+    rewriter: Choice = DEFAULT,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises InputError for settings that cannot be meant."""
     if not cluster.joins():
         _check_port(host, port)  # a cluster's Serve may well be listening there already
     cluster.set_environment()
     application = build(
-        {"workspace": str(workspace.root), "replicas": replicas, "insecure": insecure}
-    )
+        {
+            "workspace": str(workspace.root), "replicas": replicas, "insecure": insecure,
+            "rewriter": rewriter,
+        }
+    )  # fmt: skip
     if ApiKeys.parse(os.environ.pop(KEYS_VARIABLE, None)) is None:  # not for our children's eyes
         _say(
             f"WARNING: --insecure, without API keys: whoever reaches {host}:{port} may read every "
@@ -142,6 +164,19 @@ def _kill_all() -> None:
     os._exit(1)
 
 
+def _check_rewriter(choice: Choice, workspace: Workspace) -> EndpointSettings | None:
+    """Where the endpoint is, if that is the choice; raises InputError for what is missing."""
+    if choice == "language-model" and not (workspace.rewriter / "config.json").exists():
+        raise InputError(
+            f"--rewriter: no tuned language model in {workspace.rewriter}; run "
+            f"`python -m ray_jobs.tune_rewriter --workspace {workspace.root}` first"
+        )
+    try:
+        return EndpointSettings.from_env(os.environ) if choice == "endpoint" else None
+    except EndpointSettingsMissing as error:
+        raise InputError(str(error)) from None
+
+
 def _check_port(host: str, port: int) -> None:
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -169,6 +204,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (%(default)s)")
     parser.add_argument("--replicas", type=_positive, default=1, help="processes that answer")
+    parser.add_argument(
+        "--rewriter", choices=CHOICES, default=DEFAULT,
+        help="who reads sentences in the model's own words (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--insecure", action="store_true", help="start without API keys")
     return parser
 

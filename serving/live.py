@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from encoders.checkpoint import CheckpointError, fingerprint
 from encoders.prompt import Prompt
-from encoders.query import QueryEncoder
+from encoders.query import Query, QueryEncoder
 from encoders.text import WeightsMissing
 from feature_repo.errors import ManifestError, NoLiveSnapshot, OpenFoundError, SpaceMismatch
 from feature_repo.manifest import CheckpointEntry, Manifest
@@ -46,6 +46,8 @@ class Encoder(Protocol):
     """A text tower: sentences → query vectors, float32 [n, dim]; with seed users, one prompt."""
 
     def encode(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
+
+    def understand(self, text: str, /, *, rewrite: bool) -> Query: ...
 
     def tune(
         self, text: str, positives: _Vectors, negatives: _Vectors, population: _Vectors, /

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
+from encoders.rewriting import DEFAULT, Choice
 from feature_repo.errors import NoLiveSnapshot, OpenFoundError, VectorsUnavailable
 from feature_repo.settings import Workspace, milvus_uri
 from serving.auth import ApiKeys, Scope
@@ -22,6 +23,8 @@ from serving.auth import ApiKeys, Scope
 # Imported where they are used: torch and Feast take ten seconds, which the process that only
 # deploys need not spend.
 if TYPE_CHECKING:
+    from encoders.endpoint import EndpointSettings
+    from encoders.query import MakeRewriter
     from feature_repo.vectors import Vectors
     from serving.targeting import Targeting
 
@@ -43,10 +46,16 @@ class Replica:
         workspace: its directory, which every node must see under this path.
         digests: digest → scope of the keys, or None: anybody may do anything.
         vectors_uri: a Milvus to use, or None: the environment's there, or the workspace's own.
+        rewriter, endpoint: who reads demands, and where the endpoint is if that is who.
     """
 
     def __init__(
-        self, workspace: str, digests: dict[str, Scope] | None, vectors_uri: str | None
+        self,
+        workspace: str,
+        digests: dict[str, Scope] | None,
+        vectors_uri: str | None,
+        rewriter: Choice = DEFAULT,
+        endpoint: EndpointSettings | None = None,
     ) -> None:
         import torch
 
@@ -57,7 +66,9 @@ class Replica:
         torch.set_num_threads(1)
         place = Workspace(Path(workspace))
         _heal(place, vectors_uri)
-        self._targeting = build_targeting(place, vectors_uri)
+        self._targeting = build_targeting(
+            place, vectors_uri, _make_rewriter(rewriter, place, endpoint)
+        )
         self._keys = None if digests is None else ApiKeys(digests)
         _warm_up(self._targeting)
 
@@ -67,8 +78,13 @@ class Replica:
         return create_app(self._targeting, self._keys)
 
 
-def build_targeting(workspace: Workspace, vectors_uri: str | None = None) -> Targeting:
+def build_targeting(
+    workspace: Workspace,
+    vectors_uri: str | None = None,
+    make_rewriter: MakeRewriter | None = None,
+) -> Targeting:
     """Targeting over everything that a workspace holds."""
+    from encoders.query import QueryEncoder
     from feature_repo import publishing
     from feature_repo.snapshots import SnapshotStore
     from feature_repo.vectors import Vectors
@@ -88,8 +104,19 @@ def build_targeting(workspace: Workspace, vectors_uri: str | None = None) -> Tar
     def rollback() -> None:
         publishing.rollback(workspace, vectors_uri or _milvus(workspace))
 
-    live = LiveSnapshot(SnapshotStore(workspace), Opener(workspace))
+    def encoder(directory: Path) -> QueryEncoder:
+        return QueryEncoder.open(directory, make_rewriter)
+
+    live = LiveSnapshot(SnapshotStore(workspace), Opener(workspace, encoder))
     return Targeting(live, Nearest(connect), activate=activate, rollback=rollback)
+
+
+def _make_rewriter(
+    choice: Choice, workspace: Workspace, endpoint: EndpointSettings | None
+) -> MakeRewriter | None:
+    from encoders.rewriters import RewriterPlaces, maker
+
+    return maker(choice, RewriterPlaces(workspace.cache, workspace.rewriter, endpoint))
 
 
 def deployment(replicas: int) -> serve.Deployment:

@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from encoders.query import Query
 from feature_repo.errors import (
     InputError,
     ManifestError,
@@ -115,9 +116,9 @@ class Targeting:
         opened = self.live.get()
         manifest = opened.manifest
         _check_aligned(manifest, request.kind)
-        notes = _notes(manifest, request)
-        query = self._query(opened, request, notes)
-        engine, ids, scores = self._ranked(opened, request, query, notes)
+        query = self._query(opened, request)
+        notes = [*_notes(manifest, request), *query.notes]
+        engine, ids, scores = self._ranked(opened, request, query.vector, notes)
         meta = TargetMeta(
             snapshot=manifest.id,
             space=manifest.space,
@@ -218,11 +219,11 @@ class Targeting:
 
     # --- inside
 
-    def _query(self, opened: Opened, request: TargetRequest, notes: list[str]) -> _Floats:
+    def _query(self, opened: Opened, request: TargetRequest) -> Query:
+        """Of a sentence as it is read, of a prompt as it was tuned: never rewritten."""
         if request.prompt is None:
             assert request.text is not None  # TargetRequest sees to it
-            sentence: _Floats = opened.encoders[request.kind].encode([request.text])[0]
-            return sentence
+            return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
         space = opened.manifest.space
         stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
         record = stored.record
@@ -231,11 +232,11 @@ class Targeting:
                 f"text: prompt {record.id} sharpens {record.text!r}, got {request.text!r}; "
                 f"leave the text out, or tune a prompt for it"
             )
-        notes.append(
+        note = (
             f"Ranked by a prompt for {record.text!r} that {record.positives} + "
             f"{record.negatives} seed users sharpened."
         )
-        return stored.query
+        return Query(stored.query, (note,))
 
     def _ranked(
         self, opened: Opened, request: TargetRequest, query: _Floats, notes: list[str]

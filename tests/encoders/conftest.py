@@ -107,6 +107,8 @@ class World:
             table=self.columns(),
             search_tokens=search_tokens,
             max_tokens=max_tokens,
+            line_tokens=search_tokens,
+            window_tokens=max_tokens,
         )
 
 

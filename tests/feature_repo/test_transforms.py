@@ -76,7 +76,11 @@ def all_facts(connection: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Tab
     return transforms.facts(connection, cutoffs, horizon_days=14, known_before=anchor)
 
 
-BUILDS = [transforms.behaviour_weekly, transforms.search_weekly, all_facts]
+def all_subjects(connection: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+    return transforms.catalogue(connection, all_facts(connection, anchor), known_before=anchor)
+
+
+BUILDS = [transforms.behaviour_weekly, transforms.search_weekly, all_facts, all_subjects]
 each_build = pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
 
 
@@ -293,6 +297,42 @@ def test_a_subject_twice_in_one_taxonomy_is_paid_for_once() -> None:
         rows = transforms.facts(connection, [START], horizon_days=7, known_before=ANCHOR)
     tea = next(row for row in rows.to_pylist() if row["subject"] == "TEA")
     assert (tea["level"], tea["count"], tea["amount"]) == (2, 1.0, 5.0)
+
+
+def test_the_catalogue_names_each_subject_once_with_its_place() -> None:
+    events = [
+        event(0, "a", START, channel="card"),
+        event(1, "b", START, item_id="other"),
+        event(2, "b", START, item_id="bare", source="click"),
+    ]
+    with transforms.open_tables(tables(events, [search(0, "a", START, "tea")])) as connection:
+        facts = transforms.facts(connection, [START], horizon_days=7, known_before=ANCHOR)
+        found = transforms.catalogue(connection, facts, known_before=ANCHOR).to_pylist()
+    assert [tuple(row.values()) for row in found] == [
+        ("channel", "card", 0, "", 1),
+        ("click", "a page", 0, "", 1),
+        ("purchase", "GROCERY", 1, "", 2),
+        ("purchase", "DAIRY", 2, "GROCERY", 2),
+        ("purchase", "CHEESE", 3, "DAIRY", 1),
+        ("purchase", "MILK", 3, "DAIRY", 1),
+        ("search", "tea", 0, "", 1),
+    ]
+
+
+def test_a_name_under_several_others_belongs_where_it_is_seen_most() -> None:
+    events = [event(n, "a", START, item_id=item) for n, item in enumerate("xyy")]
+    held = tables(events)
+    held["items"] = pa.Table.from_pylist(
+        [
+            {"item_id": item, "text": "t", "categories": [above, "TEA"], "brand": None}
+            for item, above in (("x", "ZEST"), ("y", "DRINKS"))
+        ],
+        schema=schema.ITEMS,
+    )
+    with transforms.open_tables(held) as connection:
+        facts = transforms.facts(connection, [START], horizon_days=7, known_before=ANCHOR)
+        found = transforms.catalogue(connection, facts, known_before=ANCHOR).to_pylist()
+    assert {row["name"]: row["parent"] for row in found}["TEA"] == "DRINKS"
 
 
 def test_users_before_are_those_known_strictly_before() -> None:

@@ -152,7 +152,9 @@ def test_text_of_the_same_period_ends_at_the_cutoff(
         expected: dict[tuple[str, Any, str], float] = {}
         for cutoff in cutoffs:
             for row in searches:
-                if cutoff + shift <= row["timestamp"] < cutoff + shift + horizon:
+                known = max(row["timestamp"], row["known_at"] or row["timestamp"])
+                inside = cutoff + shift <= row["timestamp"] < cutoff + shift + horizon
+                if inside and known < bench.AS_OF:
                     key = (row["user_id"], cutoff, row["text"])
                     expected[key] = expected.get(key, 0.0) + 1.0
         assert told == expected

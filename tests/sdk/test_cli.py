@@ -53,6 +53,13 @@ def test_target_prints_the_contract_s_json(service: Any, run: Any) -> None:
     assert (answer["engine"], answer["as_of"]) == ("scan", "2017-11-06T00:00:00Z")
 
 
+def test_literal_takes_the_sentence_as_it_stands(service: Any, run: Any) -> None:
+    assert run("target", "diapers", "--literal").exit_code == 0
+    assert run("target", "diapers").exit_code == 0
+    asked = [json.loads(each["body"])["rewrite"] for each in service.requests]
+    assert asked == [False, True]
+
+
 def test_target_writes_a_file(service: Any, run: Any, tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     result = run("target", "diapers", "--size", "30", "--out", str(out))

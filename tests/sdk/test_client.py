@@ -59,6 +59,7 @@ def test_target_over_arrow(service: Any) -> None:
         "size": 5,
         "exact": False,
         "kind": "fused",
+        "rewrite": True,
     }
     assert sent["headers"]["Accept"].startswith("application/vnd.apache.arrow.stream")
     assert sent["headers"]["User-Agent"].startswith("openfound-sdk/")
@@ -72,7 +73,8 @@ def test_a_prompt_is_tuned_once_and_asked_with_in_place_of_a_sentence(service: A
     assert (by_prompt.text, by_id.text) == (SENTENCE, f"prompt {made.prompt}")
     tuned, asked, _ = (json.loads(one["body"]) for one in service.requests)
     assert tuned["negatives"] == ["4", "5", "6"]
-    assert asked == {"prompt": made.prompt, "size": 2, "exact": False, "kind": "fused"}
+    rest = {"size": 2, "exact": False, "kind": "fused", "rewrite": True}
+    assert asked == {"prompt": made.prompt, **rest}
 
 
 def test_seeds_are_checked_before_they_are_sent(service: Any) -> None:

@@ -37,6 +37,7 @@ def test_a_target_request_has_the_contract_s_defaults_and_strips_its_text() -> N
         "size": 100,
         "exact": False,
         "kind": "fused",
+        "rewrite": True,
     }
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from encoders.checkpoint import fingerprint
+from encoders.query import Query
 from feature_repo import durable, schema
 from feature_repo.manifest import CheckpointEntry, KindEntry, Manifest, collection_name, view_name
 from feature_repo.matrix import Matrix
@@ -41,6 +42,9 @@ class HashEncoder:
         seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
         rows = [np.random.default_rng(seed).standard_normal(self.dim) for seed in seeds]
         return np.stack(rows).astype(np.float32)
+
+    def understand(self, text: str, *, rewrite: bool) -> Query:
+        return Query(self.encode([text])[0])
 
 
 class MatrixFeatures:

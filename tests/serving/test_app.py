@@ -239,3 +239,17 @@ def test_build_declares_size_and_limits(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert (deployment.num_replicas, deployment.ray_actor_options["num_cpus"]) == (3, 0.1)
     assert deployment.max_ongoing_requests > 5 and deployment.max_queued_requests > 0
     assert KEY not in str(deployment.init_args)  # only digests leave this process
+
+
+def test_a_rewriter_without_what_it_needs_is_refused_at_the_start(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("URL", "MODEL", "KEY"):
+        monkeypatch.delenv(f"OPENFOUND_REWRITER_{name}", raising=False)
+    asked = {"workspace": str(world.workspace.root), "insecure": True}
+    with pytest.raises(InputError, match="OPENFOUND_REWRITER_URL: expected the base URL"):
+        app.build({**asked, "rewriter": "endpoint"})
+    with pytest.raises(InputError, match="ray_jobs.tune_rewriter"):
+        app.build({**asked, "rewriter": "language-model"})
+    with pytest.raises(SystemExit):
+        app.main(["--rewriter", "oracle"])

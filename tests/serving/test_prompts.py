@@ -12,6 +12,7 @@ import pytest
 import sdk
 from encoders.posterior import Population, posterior_query
 from encoders.prompt import Prompt, TuneConfig
+from encoders.query import Query
 from feature_repo.errors import InputError, ManifestError, SpaceMismatch, UnknownPrompt
 from feature_repo.matrix import Matrix
 from sdk.types import PROBLEM_JSON, PromptRequest, TargetRequest
@@ -35,12 +36,24 @@ class TunableEncoder:
     def encode(self, texts: Any) -> np.ndarray:
         return self._plain.encode(texts)
 
+    def understand(self, text: str, *, rewrite: bool) -> Query:
+        return self._plain.understand(text, rewrite=rewrite)
+
     def tune(self, text: str, positives: Any, negatives: Any, population: Any) -> Prompt:
         query = posterior_query(
             self.encode([text])[0], positives, negatives, Population.of(population, power=0.5),
             strength=1.0, belief=1.0,
         )  # fmt: skip
         return Prompt(text, np.zeros((0, 4), np.float32), query, TuneConfig(strength=1.0))
+
+
+class ReadingEncoder(TunableEncoder):
+    """The same, with a rewriter that reads everything as one sentence."""
+
+    def understand(self, text: str, *, rewrite: bool) -> Query:
+        if not rewrite:
+            return super().understand(text, rewrite=False)
+        return Query(self.encode(["nappies"])[0], ("Read as: nappies.",))
 
 
 class MatrixSearcher:
@@ -54,13 +67,15 @@ class MatrixSearcher:
         return Matrix.open(manifest, "fused", self.world.workspace).scan(query, k)
 
 
+def targeting_with(world: Any, encoder: type[TunableEncoder]) -> Targeting:
+    plain = world.live()._opener
+    opener = Opener(world.workspace, lambda path: encoder(plain.encoder(path)), plain.features)
+    return Targeting(world.live(opener), Nearest(lambda: MatrixSearcher(world)))
+
+
 @pytest.fixture
 def targeting(world: Any) -> Targeting:
-    plain = world.live()._opener
-    opener = Opener(
-        world.workspace, lambda path: TunableEncoder(plain.encoder(path)), plain.features
-    )
-    return Targeting(world.live(opener), Nearest(lambda: MatrixSearcher(world)))
+    return targeting_with(world, TunableEncoder)
 
 
 @pytest.fixture
@@ -149,6 +164,24 @@ def test_text_beside_a_prompt_must_be_its_own(world: Any, targeting: Targeting) 
         targeting.target(TargetRequest(prompt=made.prompt, text="cheese"))
     with pytest.raises(UnknownPrompt):
         targeting.target(TargetRequest(prompt="../LIVE"))
+
+
+def test_a_prompt_is_never_rewritten_and_a_sentence_is(world: Any, targeting: Targeting) -> None:
+    world.publish(1, live=True)
+    made = tune(targeting)
+    reading = targeting_with(world, ReadingEncoder)
+    tuned_there = tune(reading)
+    expected = targeting.target(TargetRequest(prompt=made.prompt, size=40))
+    for asked in ({}, {"text": TEXT}, {"rewrite": True}):
+        for prompt in (made.prompt, tuned_there.prompt):
+            answer = reading.target(TargetRequest(prompt=prompt, size=40, **asked))
+            assert answer.user_ids == expected.user_ids
+            np.testing.assert_array_equal(answer.scores, expected.scores)
+            assert answer.meta.notes == expected.meta.notes
+    read = reading.target(TargetRequest(text=TEXT, size=40))
+    nappies = targeting.target(TargetRequest(text="nappies", size=40))
+    assert read.user_ids == nappies.user_ids
+    assert read.meta.notes == ["Read as: nappies."]
 
 
 def test_a_damaged_prompt_is_named(world: Any, targeting: Targeting) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoders.query import Query
 from feature_repo.errors import MissingKind
 from feature_repo.matrix import Matrix
 from sdk.types import EmbeddingsRequest, TargetRequest
+from serving.live import Opener
 from serving.targeting import NoSentences, Targeting
 
 
@@ -38,6 +40,25 @@ def test_a_size_above_the_population_returns_everybody_with_a_note(
     assert sorted(answer.user_ids) == sorted(targeting.live.get().matrices["fused"].ids)
     assert answer.meta.notes == ["There are only 40 users, so all of them are returned."]
     assert targeting.target(ask(size=40)).meta.notes == []
+
+
+def test_a_rewritten_demand_ranks_by_its_reading_and_the_note_says_which(world: Any) -> None:
+    given = world.live()._opener
+
+    class Reads(given.encoder):  # type: ignore[misc,name-defined]
+        def understand(self, text: str, *, rewrite: bool) -> Query:
+            if not rewrite:
+                return Query(self.encode([text])[0])
+            return Query(self.encode(["diapers"])[0], ("Read as: diapers.",))
+
+    world.publish(1, live=True)
+    targeting = Targeting(world.live(Opener(world.workspace, Reads, given.features)), None)
+    read = targeting.target(ask(text="nappies", size=40))
+    meant = targeting.target(ask(text="diapers", size=40, rewrite=False))
+    literal = targeting.target(ask(text="nappies", size=40, rewrite=False))
+    assert read.user_ids == meant.user_ids != literal.user_ids
+    assert read.meta.notes == ["Read as: diapers."]
+    assert literal.meta.notes == []
 
 
 def test_without_milvus_at_all_the_scan_answers(world: Any) -> None:

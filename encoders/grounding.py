@@ -1,0 +1,162 @@
+"""Rewriting grounded in the catalogue: a demand is read as the subjects that it comes closest to.
+
+Every heading of the catalogue is described by its name and by each finer subject in it. A demand,
+as it stands and without its generic words, is compared with all descriptions by frozen sentence
+vectors. The nearest ones vote for their headings, by a softmax over similarities. A demand that
+says a heading's own name is read as that heading and nothing else.
+
+Demands about overall behaviour (coupons, spending, staying away) name no subject. They are told by
+their likeness to a few sentences about such behaviour, and left alone.
+
+Shapes: T descriptions, H headings, E width of the sentence vectors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from encoders.catalogue import Catalogue, Subject, plain
+from encoders.rewriting import Reading, as_it_stands, mixture
+
+Vectors = Callable[[Sequence[str]], np.ndarray]
+"""Texts → unit vectors, float32 [N, E]."""
+
+_GENERIC = frozenset(
+    """a about all an and any anybody are as at be buy buyers buying by customers day days do every
+    everybody everyone families family find for four get go going has have home household
+    households in into is it its likely like look looking love lovers many may me might month months
+    more most need needs next of on or our out people probably purchase run soon shopper shoppers
+    some stock take that the their them these they this those three to two up use used users want
+    wants week weeks which who whose will with would""".split()
+)
+_OVERALL = (
+    "will redeem a coupon", "people who use vouchers and discounts", "people who answer to offers",
+    "will not shop at all", "customers who stop coming", "people who stay away from the shop",
+    "will spend a lot of money", "customers with a high total spending", "our best customers",
+    "will spend clearly more than before", "customers whose shopping is increasing",
+    "people who come to the shop often",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    """How sharply and how far a demand is read; chosen in docs/decisions/query-rewriting.md."""
+
+    temperature: float = 0.08
+    votes: int = 30  # nearest descriptions that count
+    own_share: float = 0.0  # of the demand as it stands, which then has to be encoded too
+    least: float = 0.2  # similarity below which nothing matches
+
+
+class CatalogueRewriter:
+    """Reads demands by their nearest descriptions.
+
+    Args:
+        described: texts to compare with, each computed once.
+        asked: a demand's texts, new each time; by default the same as ``described``.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        described: Vectors,
+        asked: Vectors | None = None,
+        *,
+        horizon_days: int,
+        config: GroundingConfig | None = None,
+    ):
+        self._config = config or GroundingConfig()
+        self._asked = asked or described
+        self._horizon = horizon_days
+        self._headings = _one_kind_each(catalogue)
+        self._by_words = {_content(heading.name): heading for heading in reversed(self._headings)}
+        texts, self._owner_T = _descriptions(catalogue, self._headings)
+        self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
+        self._overall_NE = described(_OVERALL)
+
+    def read(self, demand: str) -> Reading:
+        """The demand as a mixture of sentences about the best matching headings."""
+        if not self._headings:
+            return as_it_stands(demand, "The catalogue is empty: the demand is read literally.")
+        if (named := self._by_words.get(_content(demand))) is not None:
+            return self._reading(demand, {named: 1.0})
+        demand_E = self._vector(demand)
+        similar_T = self._described_TE @ demand_E
+        best = float(similar_T.max())
+        if float((self._overall_NE @ demand_E).max()) > best:
+            return as_it_stands(demand)
+        if best < self._config.least:
+            return as_it_stands(
+                demand, "Nothing in the catalogue matches: the demand is read literally."
+            )
+        return self._reading(demand, self._shares(similar_T))
+
+    def vocabulary(self) -> Sequence[str]:
+        """The sentence about each heading."""
+        return [heading.sentence(horizon_days=self._horizon) for heading in self._headings]
+
+    def _reading(self, demand: str, shares: dict[Subject, float]) -> Reading:
+        own_share = self._config.own_share
+        return mixture(demand, shares, own_share=own_share, horizon_days=self._horizon)
+
+    def _vector(self, demand: str) -> np.ndarray:
+        """Unit vector of the demand: half as it stands, half without its generic words."""
+        both = self._asked([demand, without_generic(demand)])
+        vector: np.ndarray = both.sum(0)
+        return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+    def _shares(self, similar_T: np.ndarray) -> dict[Subject, float]:
+        """The nearest descriptions' votes, gathered by heading, the largest first."""
+        nearest = np.argsort(-similar_T, kind="stable")[: self._config.votes]
+        weight = np.exp((similar_T[nearest] - similar_T[nearest[0]]) / self._config.temperature)
+        share_H = np.bincount(self._owner_T[nearest], weight, minlength=len(self._headings))
+        order = np.argsort(-share_H, kind="stable")
+        return {self._headings[h]: float(share_H[h]) for h in order if share_H[h] > 0}
+
+
+def without_generic(demand: str) -> str:
+    """The words of a demand that could name a subject; all of them if none could.
+
+    >>> without_generic("Households that will buy beer or wine next month")
+    'beer, wine'
+    """
+    parts = []
+    for part in re.split(r"[,;]|\b(?:or|and)\b", demand.lower()):
+        words = [word for word in plain(part).split() if word not in _GENERIC]
+        parts += [" ".join(words)] if words else []
+    return ", ".join(parts) or demand
+
+
+def _content(text: str) -> tuple[str, ...]:
+    """The words that could name a subject, in order, without the s of a plural."""
+    words = [word for word in plain(text).split() if word not in _GENERIC]
+    return tuple(word.removesuffix("s") for word in words) or (text,)
+
+
+def _one_kind_each(catalogue: Catalogue) -> list[Subject]:
+    """Headings, each name once: bought rather than browsed, browsed rather than clicked."""
+    order = ("purchase", "browsing", "click")
+    by_name: dict[str, Subject] = {}
+    for subject in sorted(catalogue.headings, key=lambda s: order.index(s.kind)):
+        by_name.setdefault(subject.name, subject)
+    return sorted(by_name.values(), key=lambda s: s.name)
+
+
+def _descriptions(
+    catalogue: Catalogue, headings: Sequence[Subject]
+) -> tuple[list[str], np.ndarray]:
+    """Texts, and the heading that each describes, int64 [T]."""
+    at = {heading.name: h for h, heading in enumerate(headings)}
+    described = [(plain(heading.name), h) for h, heading in enumerate(headings)]
+    # Spelt as the items' lines are, so that their vectors are already known from training.
+    finer = {
+        (f"{subject.parent}: {subject.name}", at[subject.parent])
+        for subject in catalogue.items
+        if subject.name not in at and subject.parent in at
+    }
+    texts, owners = zip(*described, *sorted(finer), strict=True) if described else ((), ())
+    return list(texts), np.array(owners, np.int64)
