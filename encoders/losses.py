@@ -158,3 +158,17 @@ def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
     per_row = -(log_probability * positive).sum(1) / count.clamp(min=1)
     rows = count > 0
     return per_row[rows].mean() if rows.any() else logits.sum() * 0.0
+
+
+def triplet(
+    query_D: Tensor, positives_PD: Tensor, negatives_ND: Tensor, *, margin: float
+) -> Tensor:
+    """Every seed user nearer to the query than every negative, by a margin (FOUND eq. 16).
+
+    The sum over all pairs of max(0, ‖q − u⁺‖² − ‖q − u⁻‖² + margin). All three may have the same
+    leading dimensions: then one scalar each.
+    """
+    near_P = (query_D[..., None, :] - positives_PD).square().sum(-1)
+    far_N = (query_D[..., None, :] - negatives_ND).square().sum(-1)
+    gap_PN = near_P[..., :, None] - far_N[..., None, :] + margin
+    return gap_PN.clamp(min=0.0).sum((-2, -1))

@@ -13,6 +13,7 @@ import torch
 from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.checkpoint import CheckpointInfo
+from encoders.prompt import Floats, Prompt, tune
 from encoders.rewriting import Reading, Rewriter
 
 _REMEMBERED = 4_096
@@ -40,7 +41,7 @@ class QueryEncoder:
     """
 
     def __init__(self, model: FoundModel, info: CheckpointInfo, rewriter: Rewriter | None = None):
-        self.info, self.dim = info, model.dim
+        self.info, self.dim, self._model = info, model.dim, model
         self._rewriter = rewriter
         self._encode_one = lru_cache(_REMEMBERED)(lambda text: _vector(model, text))
         if rewriter is not None:
@@ -70,6 +71,12 @@ class QueryEncoder:
         """The weighted sum of a reading's sentences, float32 [D]."""
         sentences, shares = zip(*reading.sentences, strict=True)
         return np.asarray(np.array(shares, np.float32) @ self.encode(sentences))
+
+    def tune(
+        self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats
+    ) -> Prompt:
+        """A sentence sharpened by seed users' vectors (FOUND 4.4.2)."""
+        return tune(self._model, text, positives_PD, negatives_ND, population_UD)
 
 
 def _vector(model: FoundModel, text: str) -> np.ndarray:

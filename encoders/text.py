@@ -254,6 +254,21 @@ class TextTower(nn.Module):
         )  # fmt: skip
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
+    @property
+    def embedding_width(self) -> int:
+        """E of the input embeddings."""
+        return int(self.embedding_weight().shape[1])
+
+    def embedding_weight(self) -> Tensor:
+        """Input embeddings of the whole vocabulary, [words, E], detached."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight.detach()
+
+    def embed(self, input_ids_NL: Tensor) -> Tensor:
+        """Input embeddings of tokens, [N, L, E]: for whoever puts others before them."""
+        embedded: Tensor = self.model.get_input_embeddings()(input_ids_NL)
+        return embedded
+
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         """Vectors in the joint space, [N, D], not normalised; ``tokens`` as :meth:`read` takes."""
         projected: Tensor = self.project(self.read(tokens))
@@ -263,8 +278,9 @@ class TextTower(nn.Module):
         """The language model's own vectors, whitened, [N, E].
 
         Args:
-            tokens: of :meth:`tokenize`; or ``{"pooled": [N, E]}``, the untuned language model's
-                own vectors, which skips it.
+            tokens: of :meth:`tokenize`; or the same with ``inputs_embeds`` [N, L, E] in place of
+                ids; or ``{"pooled": [N, E]}``, the untuned language model's own vectors, which
+                skips it.
         """
         if "pooled" in tokens:
             return self.whiten(tokens["pooled"])

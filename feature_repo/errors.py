@@ -3,9 +3,10 @@
     OpenFoundError
     ├── InputError (also a ValueError)   the caller's argument, file or setting is wrong
     │   └── TimeError                    a date before the data, or before the weights were trained
-    ├── ManifestError                    a snapshot's manifest, or LIVE, is damaged
+    ├── ManifestError                    a snapshot's manifest, LIVE or a prompt is damaged
     ├── NoLiveSnapshot                   nothing has been activated yet
     ├── UnknownSnapshot (also a KeyError)
+    ├── UnknownPrompt (also a KeyError)
     ├── MissingKind                      the snapshot holds no embeddings of that kind
     ├── SpaceMismatch                    two embedding spaces met in one computation
     └── VectorsUnavailable               Milvus is away or refused; the exact scan can stand in
@@ -29,7 +30,7 @@ class TimeError(InputError):
 
 
 class ManifestError(OpenFoundError):
-    """A manifest or the LIVE file is damaged; the message names the file and the remedy."""
+    """A manifest, LIVE or a prompt is damaged; the message names the file and the remedy."""
 
 
 class NoLiveSnapshot(OpenFoundError):
@@ -40,6 +41,12 @@ class UnknownSnapshot(OpenFoundError, KeyError):
     """The named snapshot does not exist in this workspace."""
 
     # KeyError shows the repr of its argument, quotes and escapes included.
+    __str__ = Exception.__str__
+
+
+class UnknownPrompt(OpenFoundError, KeyError):
+    """The named tuned prompt does not exist in this workspace."""
+
     __str__ = Exception.__str__
 
 

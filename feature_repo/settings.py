@@ -5,6 +5,7 @@ writes creates the directory it writes into.
 
     features/<view>/part-<key>.parquet    weekly rows, immutable parts
     snapshots/<id>/                       embeddings, matrices, users, manifest.json
+    prompts/<id>/                         tuned prompts
     LIVE                                  which snapshot is live; the only truth about it
     feast/                                registry.db and online.db, derived
     milvus/                               Milvus Lite's data, address and log, derived
@@ -74,6 +75,10 @@ class Workspace:
     @property
     def staging(self) -> Path:
         return self.root / "staging"
+
+    @property
+    def prompts(self) -> Path:
+        return self.root / "prompts"
 
     @property
     def live_file(self) -> Path:

@@ -49,6 +49,35 @@ def embedding_map(
     return _save(figure, path)
 
 
+def query_map(
+    users_ND: np.ndarray, kinds: list[str], queries: dict[str, np.ndarray], path: Path, *,
+    title: str, seed: int = 0,
+) -> Path:  # fmt: skip
+    """t-SNE of users and queries together, by direction: what an inner product ranks by.
+
+    Args:
+        kinds: one per user; the most frequent is drawn in grey, the rarest last.
+        queries: name → [D], drawn as stars.
+    """
+    centred = users_ND - users_ND.mean(0)
+    both = np.concatenate([centred, np.stack(list(queries.values()))])
+    points = _on_a_plane(both / np.linalg.norm(both, axis=1, keepdims=True).clip(1e-9), seed)
+    figure, axes = pyplot.subplots(figsize=(8, 6.5), layout="constrained")
+    names = np.array(kinds, object)
+    values, counts = np.unique(names, return_counts=True)
+    for i, name in enumerate(values[np.argsort(-counts, kind="stable")]):
+        here = np.flatnonzero(names == name)
+        look = {"color": "#d0d0d0", "s": 6} if i == 0 else {"color": _COLOURS[i], "s": 8 + 14 * i}
+        axes.scatter(*points[here].T, linewidths=0, label=name, **look)
+    for i, name in enumerate(queries):
+        place = points[len(users_ND) + i]
+        axes.scatter(*place, marker="*", s=260, color=_COLOURS[-1 - i], edgecolors="black",
+                     label=name)  # fmt: skip
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(title=title, xticks=[], yticks=[])
+    return _save(figure, path)
+
+
 def _on_a_plane(vectors: np.ndarray, seed: int) -> np.ndarray:
     """t-SNE after PCA, [N, 2]; equal vectors, of which it can make nothing, lie at random."""
     if len(vectors) < 4 or vectors.std(0).max() == 0:

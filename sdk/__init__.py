@@ -42,6 +42,7 @@ from sdk.types import (
     DEFAULT_SIZE,
     Activation,
     Health,
+    Prompt,
     SnapshotInfo,
     SnapshotsResponse,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "NotFound",
     "OpenFoundError",
     "PermissionDenied",
+    "Prompt",
     "RateLimited",
     "RayJobs",
     "ServerError",
@@ -80,6 +82,7 @@ __all__ = [
     "rollback",
     "snapshots",
     "target",
+    "tune",
 ]
 
 _lock = threading.Lock()
@@ -87,18 +90,26 @@ _default: tuple[object, Client] | None = None
 
 
 def target(
-    text: str,
+    text: str | None = None,
     *,
+    prompt: str | Prompt | None = None,
     size: int = DEFAULT_SIZE,
     exact: bool = False,
     kind: str = DEFAULT_KIND,
     rewrite: bool = True,
 ) -> Audience:
-    """The ``size`` users whom a sentence describes best; ``exact`` scores every user.
+    """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
 
-    ``rewrite=False`` takes the sentence literally.
+    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally.
     """
-    return _client().target(text, size=size, exact=exact, kind=kind, rewrite=rewrite)
+    return _client().target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+
+
+def tune(
+    text: str, positives: Iterable[str], negatives: Iterable[str], *, kind: str = DEFAULT_KIND
+) -> Prompt:
+    """Sharpen a sentence with users who are meant and users who are not; five of each do."""
+    return _client().tune(text, positives, negatives, kind=kind)
 
 
 def embeddings(ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:

@@ -35,6 +35,8 @@ from sdk.types import (
     EmbeddingsResponse,
     Health,
     Problem,
+    Prompt,
+    PromptRequest,
     SnapshotsResponse,
     TargetRequest,
     TargetResponse,
@@ -70,7 +72,7 @@ class Call(Generic[Answer]):
         if self.body is None:
             return {"method": self.method, "url": self.path, "headers": headers}
         headers["Content-Type"] = _JSON
-        content = self.body.model_dump_json().encode()
+        content = self.body.model_dump_json(exclude_none=True).encode()
         return {"method": self.method, "url": self.path, "headers": headers, "content": content}
 
     def answer(self, response: httpx.Response) -> Answer:
@@ -80,27 +82,35 @@ class Call(Generic[Answer]):
         raise api_error(response)
 
 
-def target(text: str, *, size: int, exact: bool, kind: str, rewrite: bool) -> Call[Audience]:
-    """Pick an audience by one sentence."""
+def target(
+    text: str | None,
+    *,
+    prompt: str | Prompt | None,
+    size: int,
+    exact: bool,
+    kind: str,
+    rewrite: bool,
+) -> Call[Audience]:
+    """Pick an audience by one sentence, or by a tuned prompt."""
+    prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
     fields = {"size": size, "exact": exact, "kind": kind, "rewrite": rewrite}
-    request = _request(TargetRequest, text=text, **fields)
+    request = _request(TargetRequest, text=text, prompt=prompt_id, **fields)
+    named = prompt.text if isinstance(prompt, Prompt) else f"prompt {prompt_id}"
+    wording = request.text or named
 
     def read(response: httpx.Response) -> Audience:
         if _is_arrow(response):
             meta, table = arrow.decode_audience(response.content)
         else:
             meta, table = arrow.audience_from_json(_model(response, TargetResponse))
-        return Audience(text=request.text, meta=meta, table=table)
+        return Audience(text=wording, meta=meta, table=table)
 
     return Call("POST", "/v1/target", read, body=request, accept=_ARROW, repeatable=True)
 
 
 def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
     """Fetch stored embeddings of named users."""
-    if isinstance(ids, str | bytes):
-        # A string is iterable too; its characters are hardly the users meant.
-        raise UsageError(f"ids: expected a list of user ids, got {ids!r}.", remedy="Write [id].")
-    request = _request(EmbeddingsRequest, user_ids=list(ids), kind=kind)
+    request = _request(EmbeddingsRequest, user_ids=_listed("ids", ids), kind=kind)
 
     def read(response: httpx.Response) -> Embeddings:
         if _is_arrow(response):
@@ -110,6 +120,21 @@ def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
         return Embeddings(meta=meta, table=table)
 
     return Call("POST", "/v1/embeddings", read, body=request, accept=_ARROW, repeatable=True)
+
+
+def tune(
+    text: str, positives: Iterable[str], negatives: Iterable[str], *, kind: str
+) -> Call[Prompt]:
+    """Sharpen a sentence with seed users."""
+    request = _request(
+        PromptRequest,
+        text=text,
+        positives=_listed("positives", positives),
+        negatives=_listed("negatives", negatives),
+        kind=kind,
+    )
+    # Not repeatable: each time makes another prompt.
+    return Call("POST", "/v1/prompts", _reader(Prompt), body=request)
 
 
 def snapshots() -> Call[SnapshotsResponse]:
@@ -183,6 +208,13 @@ def _request(model: type[Model], **fields: Any) -> Model:
     except ValidationError as error:
         # Without the cause: pydantic's message would repeat the whole input.
         raise invalid(field_errors(error.errors())) from None
+
+
+def _listed(name: str, ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str | bytes):
+        # A string is iterable too; its characters are hardly the users meant.
+        raise UsageError(f"{name}: expected a list of user ids, got {ids!r}.", remedy="Write [id].")
+    return list(ids)
 
 
 def _media_type(response: httpx.Response) -> str:

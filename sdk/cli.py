@@ -21,7 +21,7 @@ from sdk.audience import Audience, Embeddings, check_path
 from sdk.client import Client
 from sdk.errors import InvalidRequest, NotFound, OpenFoundError, TooLarge, UsageError
 from sdk.settings import DEFAULT_TIMEOUT, installed_version
-from sdk.types import DEFAULT_KIND, DEFAULT_SIZE, Activation, SnapshotsResponse
+from sdk.types import DEFAULT_KIND, DEFAULT_SIZE, Activation, Prompt, SnapshotsResponse
 
 USER_INPUT: Final = (UsageError, InvalidRequest, NotFound, TooLarge)
 
@@ -85,7 +85,12 @@ def _root(
     epilog='Example: openfound target "will buy diapers next month" --size 200 --out a.parquet'
 )
 def target(
-    text: Annotated[str, typer.Argument(help="One sentence about the users wanted.")],
+    text: Annotated[
+        str | None, typer.Argument(help="One sentence about the users wanted.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="A tuned prompt's id, instead of a sentence.")
+    ] = None,
     size: Annotated[int, typer.Option("--size", help="How many users.")] = DEFAULT_SIZE,
     exact: Annotated[bool, typer.Option("--exact", help="Score every user.")] = False,
     literal: Annotated[
@@ -97,11 +102,15 @@ def target(
     url: Url = None,
     timeout: Seconds = DEFAULT_TIMEOUT,
 ) -> None:
-    """Pick the users whom a sentence describes best."""
+    """Pick the users whom a sentence, or a tuned prompt, describes best."""
     _check_out(out)
+    if text is None and prompt is None:
+        raise UsageError("Missing argument TEXT.", remedy="Write a sentence, or --prompt ID.")
 
     def question(client: Client) -> Audience:
-        return client.target(text, size=size, exact=exact, kind=kind, rewrite=not literal)
+        return client.target(
+            text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=not literal
+        )
 
     audience = _ask(url, timeout, question)
     if out:
@@ -110,6 +119,30 @@ def target(
         display.print_json(display.audience_json(audience))
     else:
         display.print_audience(_stdout(), audience)
+
+
+@app.command(
+    epilog='Example: openfound tune "will buy diapers" --positives yes.txt --negatives no.txt'
+)
+def tune(
+    text: Annotated[str, typer.Argument(help="The sentence to sharpen.")],
+    positives: Annotated[
+        Path, typer.Option("--positives", help="File with one id per line of users who are meant.")
+    ],
+    negatives: Annotated[Path, typer.Option("--negatives", help="The same for users who are not.")],
+    kind: Kind = DEFAULT_KIND,
+    json: Json = False,
+    url: Url = None,
+    timeout: Seconds = DEFAULT_TIMEOUT,
+) -> None:
+    """Sharpen a sentence with a few seed users; prints the prompt's id."""
+    yes, no = _ids_of(positives, "--positives"), _ids_of(negatives, "--negatives")
+    made: Prompt = _ask(url, timeout, lambda client: client.tune(text, yes, no, kind=kind))
+    if json:
+        display.print_json(made.model_dump(mode="json"))
+    else:
+        print(f"prompt {made.prompt} ({made.positives} + {made.negatives} seed users)")
+        print(f"  use     openfound target --prompt {made.prompt}")
 
 
 @app.command(epilog="Example: openfound embeddings 12 99 --kind fused --out e.parquet")
@@ -216,14 +249,14 @@ def _saved(result: Audience | Embeddings, out: Path, json: bool) -> None:
     print(f"  wrote   {len(result):,} rows to {path}")
 
 
-def _ids_of(file: Path | None) -> Iterable[str]:
+def _ids_of(file: Path | None, option: str = "--file") -> Iterable[str]:
     if file is None:
         return []
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"--file: {file} cannot be read ({type(error).__name__}).",
+            f"{option}: {file} cannot be read ({type(error).__name__}).",
             remedy="Give a text file with one user id per line.",
         ) from None
     return [line.strip() for line in text.splitlines() if line.strip()]

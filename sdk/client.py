@@ -5,7 +5,7 @@ when a client is built, from ``OPENFOUND_URL`` and ``OPENFOUND_API_KEY``; import
 
 Retries happen only where they are safe. Connecting is tried again always (nothing was sent yet).
 An answer 429, or 503 with ``Retry-After``, is retried for calls that may be repeated: targeting,
-embeddings and listing, never activation or roll-back.
+embeddings and listing, never tuning, activation or roll-back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdk import calls
 from sdk.audience import Audience, Embeddings
 from sdk.errors import RateLimited, Unavailable
 from sdk.settings import Settings, http_options, proxy_for
-from sdk.types import DEFAULT_KIND, DEFAULT_SIZE, Activation, Health, SnapshotsResponse
+from sdk.types import DEFAULT_KIND, DEFAULT_SIZE, Activation, Health, Prompt, SnapshotsResponse
 
 LONGEST_WAIT: Final = 30.0
 """Seconds; told to wait longer than this, a client raises instead of sleeping."""
@@ -58,20 +58,34 @@ class Client:
 
     def target(
         self,
-        text: str,
+        text: str | None = None,
         *,
+        prompt: str | Prompt | None = None,
         size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
         rewrite: bool = True,
     ) -> Audience:
-        """The ``size`` users whom a sentence describes best.
+        """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
 
         Args:
             exact: score every user.
-            rewrite: let the service read the sentence in its own words.
+            rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
         """
-        return self._send(calls.target(text, size=size, exact=exact, kind=kind, rewrite=rewrite))
+        return self._send(
+            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+        )
+
+    def tune(
+        self,
+        text: str,
+        positives: Iterable[str],
+        negatives: Iterable[str],
+        *,
+        kind: str = DEFAULT_KIND,
+    ) -> Prompt:
+        """Sharpen a sentence with users who are meant and users who are not; five of each do."""
+        return self._send(calls.tune(text, positives, negatives, kind=kind))
 
     def embeddings(self, ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:
         """Stored embeddings of up to 10,000 users; unknown ones are listed as missing."""
@@ -149,22 +163,34 @@ class AsyncClient:
 
     async def target(
         self,
-        text: str,
+        text: str | None = None,
         *,
+        prompt: str | Prompt | None = None,
         size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
         rewrite: bool = True,
     ) -> Audience:
-        """The ``size`` users whom a sentence describes best.
+        """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
 
         Args:
             exact: score every user.
-            rewrite: let the service read the sentence in its own words.
+            rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
         """
         return await self._send(
-            calls.target(text, size=size, exact=exact, kind=kind, rewrite=rewrite)
+            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
         )
+
+    async def tune(
+        self,
+        text: str,
+        positives: Iterable[str],
+        negatives: Iterable[str],
+        *,
+        kind: str = DEFAULT_KIND,
+    ) -> Prompt:
+        """Sharpen a sentence with users who are meant and users who are not; five of each do."""
+        return await self._send(calls.tune(text, positives, negatives, kind=kind))
 
     async def embeddings(self, ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:
         """Stored embeddings of up to 10,000 users; unknown ones are listed as missing."""

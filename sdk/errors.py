@@ -115,7 +115,7 @@ class PermissionDenied(ApiError):
 class NotFound(ApiError):
     """404: unknown snapshot, kind or prompt."""
 
-    remedy = "List what exists with `openfound snapshots`."
+    remedy = "`openfound snapshots` lists the snapshots; `openfound tune` makes prompts."
 
 
 class SpaceConflict(ApiError):

@@ -22,6 +22,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -31,6 +33,10 @@ MAX_USER_IDS: Final = 10_000
 """Most user ids in one request."""
 MAX_USER_ID: Final = 256
 """Longest user id, in characters."""
+MIN_SEEDS: Final = 3
+"""Fewest positive, and fewest negative, seed users: with less a prompt would be hearsay."""
+MAX_SEEDS: Final = 1_000
+"""Most seed users of each sort."""
 DEFAULT_SIZE: Final = 100
 DEFAULT_KIND: Final = "fused"
 PROBLEM_JSON: Final = "application/problem+json"
@@ -51,6 +57,10 @@ UtcTime = Annotated[datetime, AfterValidator(_utc)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_USER_ID)]
 Kind = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+PromptId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Seeds = Annotated[
+    list[UserId], AfterValidator(_once_each), Field(min_length=MIN_SEEDS, max_length=MAX_SEEDS)
+]
 
 
 class _Request(BaseModel):
@@ -62,9 +72,15 @@ class _Answer(BaseModel):
 
 
 class TargetRequest(_Request):
-    """Pick the users whom one sentence describes best."""
+    """Pick the users whom one sentence, or a tuned prompt, describes best."""
 
-    text: Text = Field(
+    prompt: PromptId | None = Field(
+        default=None,
+        description="Id of a tuned prompt, instead of a sentence; `text` may then repeat its own.",
+    )
+    text: Text | None = Field(
+        default=None,
+        validate_default=True,
         description="One sentence about the users wanted, in plain words.",
         examples=["households that will buy diapers next month"],
     )
@@ -87,8 +103,15 @@ class TargetRequest(_Request):
         default=True,
         strict=True,
         description="Let the service read the sentence in its own words, if it has a rewriter; "
-        "a note says what it was read as.",
+        "a note says what it was read as. A tuned prompt is never rewritten.",
     )
+
+    @field_validator("text")
+    @classmethod
+    def _one_of_both(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is None and info.data.get("prompt", "") is None:  # a wrong prompt is told alone
+            raise ValueError("Field required: a sentence, or the id of a tuned prompt")
+        return text
 
 
 class ScoredUser(_Answer):
@@ -174,6 +197,45 @@ class EmbeddingsResponse(EmbeddingsMeta):
                     f"expected dim={self.dim}"
                 )
         return self
+
+
+class PromptRequest(_Request):
+    """Sharpen a sentence with seed users: some whom it means, some whom it does not."""
+
+    text: Text = Field(
+        description="One sentence about the users wanted, in plain words.",
+        examples=["households that will buy diapers next month"],
+    )
+    positives: Seeds = Field(
+        description="Users who are meant; five are enough.", examples=[["12", "99", "7"]]
+    )
+    negatives: Seeds = Field(
+        description="Users who are not, best those easily mistaken.", examples=[["4", "31", "56"]]
+    )
+    kind: Kind = Field(
+        default=DEFAULT_KIND,
+        description="Which embedding the prompt will search.",
+    )
+
+    @model_validator(mode="after")
+    def _no_user_twice(self) -> Self:
+        if both := sorted(set(self.positives) & set(self.negatives)):
+            shown = ", ".join(both[:5])
+            raise ValueError(f"users are both positive and negative: {shown}")
+        return self
+
+
+class Prompt(_Answer):
+    """A tuned prompt: usable in place of a sentence, within its space."""
+
+    prompt: str = Field(description="Its id.")
+    text: str = Field(description="The sentence that was sharpened.")
+    space: str = Field(description="Embedding space it belongs to; in others it is refused.")
+    snapshot: str = Field(description="Id of the snapshot whose users were the seeds.")
+    kind: str = Field(description="Which embedding it searches.")
+    positives: int = Field(ge=0, description="How many positive seed users it was tuned with.")
+    negatives: int = Field(ge=0, description="How many negative ones.")
+    created_at: UtcTime = Field(description="When it was tuned.")
 
 
 class SnapshotInfo(_Answer):

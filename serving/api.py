@@ -27,6 +27,8 @@ from sdk.types import (
     EmbeddingsResponse,
     Health,
     Problem,
+    Prompt,
+    PromptRequest,
     SnapshotsResponse,
     TargetRequest,
     TargetResponse,
@@ -38,7 +40,7 @@ from serving.targeting import Targeting
 _ERRORS: Final = {
     401: "No key, or an unknown one.",
     403: "The key may not do this.",
-    404: "Unknown snapshot or kind.",
+    404: "Unknown snapshot, kind or prompt.",
     409: "Vectors of two spaces were about to meet.",
     413: "The request is too large.",
     422: "The request is invalid; `errors` names the fields.",
@@ -73,7 +75,7 @@ admin_routes = APIRouter(prefix="/v1", dependencies=[Depends(admin)])
 
 @read_routes.post("/target", response_model=TargetResponse, responses=_LARGE, tags=["audiences"])
 def target(request: Request, asked: TargetRequest, targeting: Asked) -> Response:
-    """Pick the users whom one sentence describes best."""
+    """Pick the users whom one sentence, or a tuned prompt, describes best."""
     found = targeting.target(asked)
     if wants_arrow(request.headers.get("accept")):
         return _arrow(encode_audience(found.meta, found.user_ids, found.scores))
@@ -92,6 +94,14 @@ def embeddings(request: Request, asked: EmbeddingsRequest, targeting: Asked) -> 
     pairs = zip(found.user_ids, found.vectors.tolist(), strict=True)
     rows = [{"user_id": user, "embedding": vector} for user, vector in pairs]
     return _json(found.meta, "embeddings", rows)
+
+
+@admin_routes.post(
+    "/prompts", responses=_errors(401, 403, 404, 409, 413, 422, 429, 500, 503), tags=["audiences"]
+)
+def tune(asked: PromptRequest, targeting: Asked) -> Prompt:
+    """Sharpen a sentence with a few seed users. The prompt is kept, for as long as its space."""
+    return targeting.tune(asked)
 
 
 @read_routes.get("/snapshots", responses=_errors(401, 429, 500), tags=["snapshots"])

@@ -1,9 +1,10 @@
 """API keys: who may ask, and who may change what is live.
 
 ``OPENFOUND_API_KEYS`` holds them, separated by commas. A key may do everything, unless it is
-written ``KEY:read``: then it may target, fetch embeddings and list snapshots, but not activate or
-roll back. Only the keys' SHA-256 digests are kept and handed to replicas, so no key can leak from
-there. Keys must be long and random (``openssl rand -hex 32``): a plain digest protects no others.
+written ``KEY:read``: then it may target, fetch embeddings and list snapshots, but not tune
+prompts, activate or roll back. Only the keys' SHA-256 digests are kept and handed to replicas, so
+no key can leak from there. Keys must be long and random (``openssl rand -hex 32``): a plain digest
+protects no others.
 """
 
 from __future__ import annotations
@@ -80,9 +81,9 @@ def reader(request: Request, credentials: Credentials) -> Scope:
 
 
 def admin(scope: Annotated[Scope, Depends(reader)]) -> None:
-    """Refuses keys that may only read: a dependency of the routes that change what is live."""
+    """Refuses keys that may only read: a dependency of the routes that change something."""
     if scope != "admin":
-        raise HTTPException(403, "This API key may read, but not change which snapshot is live.")
+        raise HTTPException(403, "This API key may read, but not change anything.")
 
 
 def _unauthorized(detail: str) -> HTTPException:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encoders.checkpoint import CheckpointError, fingerprint
+from encoders.prompt import Prompt
 from encoders.query import Query, QueryEncoder
 from encoders.text import WeightsMissing
 from feature_repo.errors import ManifestError, NoLiveSnapshot, OpenFoundError, SpaceMismatch
@@ -37,15 +38,20 @@ RETRY_SECONDS: Final = 5.0
 _SHOWN: Final = 400
 _FIRST_SENTENCE: Final = "households that will buy milk"
 
+_Vectors = npt.NDArray[np.floating[Any]]
 log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
-    """A text tower: sentences → query vectors, float32 [n, dim]."""
+    """A text tower: sentences → query vectors, float32 [n, dim]; with seed users, one prompt."""
 
     def encode(self, texts: Sequence[str], /) -> npt.NDArray[np.float32]: ...
 
     def understand(self, text: str, /, *, rewrite: bool) -> Query: ...
+
+    def tune(
+        self, text: str, positives: _Vectors, negatives: _Vectors, population: _Vectors, /
+    ) -> Prompt: ...
 
 
 class Features(Protocol):

@@ -15,12 +15,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from encoders.query import Query
 from feature_repo.errors import (
     InputError,
     ManifestError,
@@ -28,12 +30,15 @@ from feature_repo.errors import (
     VectorsUnavailable,
 )
 from feature_repo.manifest import Manifest
+from feature_repo.prompts import PromptStore
 from feature_repo.vectors import MILVUS_LIMIT
 from sdk.types import (
     Activation,
     EmbeddingsMeta,
     EmbeddingsRequest,
     Health,
+    Prompt,
+    PromptRequest,
     SnapshotInfo,
     SnapshotsResponse,
     TargetMeta,
@@ -94,22 +99,24 @@ class Targeting:
         self._nearest = nearest
         self._activate = activate or live.store.activate
         self._rollback = rollback or live.store.rollback
+        self._prompts = PromptStore(live.store.workspace)
         self._one_change = threading.Lock()
 
     # --- asking
 
     def target(self, request: TargetRequest) -> Audience:
-        """Pick the users whom a sentence describes best.
+        """Pick the users whom a sentence, or a tuned prompt, describes best.
 
         Raises:
             NoLiveSnapshot, ManifestError, CannotOpen, SpaceMismatch: nothing can answer.
+            UnknownPrompt: there is no such prompt. SpaceMismatch: it is of another space.
             MissingKind: the snapshot holds no such kind.
             NoSentences: it does, but sentences are not aligned with it.
         """
         opened = self.live.get()
         manifest = opened.manifest
         _check_aligned(manifest, request.kind)
-        query = opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
+        query = self._query(opened, request)
         notes = [*_notes(manifest, request), *query.notes]
         engine, ids, scores = self._ranked(opened, request, query.vector, notes)
         meta = TargetMeta(
@@ -139,6 +146,42 @@ class Targeting:
             missing=[user for user in request.user_ids if user not in known],
         )
         return Embeddings(meta, found, vectors)
+
+    def tune(self, request: PromptRequest) -> Prompt:
+        """Sharpen a sentence with seed users of the live snapshot, and keep it under an id.
+
+        Raises what :meth:`target` raises, and InputError for users who are not in the snapshot.
+        """
+        opened = self.live.get()
+        manifest, kind = opened.manifest, request.kind
+        _check_aligned(manifest, kind)
+        vectors = opened.matrices[kind].vectors
+        tuned = opened.encoders[kind].tune(
+            request.text,
+            vectors[_rows(opened, kind, "positives", request.positives)],
+            vectors[_rows(opened, kind, "negatives", request.negatives)],
+            vectors,
+        )
+        record = self._prompts.save(
+            space=manifest.space,
+            kind=kind,
+            text=request.text,
+            seeds=(len(request.positives), len(request.negatives)),
+            settings=asdict(tuned.config),
+            tokens=tuned.tokens_TE,
+            query=tuned.query_D,
+            created_at=datetime.now(UTC),
+        )
+        return Prompt(
+            prompt=record.id,
+            text=record.text,
+            space=record.space,
+            snapshot=manifest.id,
+            kind=kind,
+            positives=record.positives,
+            negatives=record.negatives,
+            created_at=record.created_at,
+        )
 
     def health(self) -> Health:
         """Which snapshot answers; raises whatever keeps one from it."""
@@ -175,6 +218,25 @@ class Targeting:
             return Activation(live=self.live.store.live().id, previous=previous)
 
     # --- inside
+
+    def _query(self, opened: Opened, request: TargetRequest) -> Query:
+        """Of a sentence as it is read, of a prompt as it was tuned: never rewritten."""
+        if request.prompt is None:
+            assert request.text is not None  # TargetRequest sees to it
+            return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
+        space = opened.manifest.space
+        stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
+        record = stored.record
+        if request.text not in (None, record.text):
+            raise InputError(
+                f"text: prompt {record.id} sharpens {record.text!r}, got {request.text!r}; "
+                f"leave the text out, or tune a prompt for it"
+            )
+        note = (
+            f"Ranked by a prompt for {record.text!r} that {record.positives} + "
+            f"{record.negatives} seed users sharpened."
+        )
+        return Query(stored.query, (note,))
 
     def _ranked(
         self, opened: Opened, request: TargetRequest, query: _Floats, notes: list[str]
@@ -215,6 +277,17 @@ def _check_aligned(manifest: Manifest, kind: str) -> None:
         f"kind: expected one that sentences are aligned with ({aligned}), got {kind!r}; "
         f"its embeddings can be fetched, not asked with a sentence"
     )
+
+
+def _rows(opened: Opened, kind: str, field: str, users: list[str]) -> npt.NDArray[np.int64]:
+    found = opened.rows[kind].of(users)
+    if unknown := [user for user, row in zip(users, found, strict=True) if row < 0]:
+        shown = ", ".join(repr(user[:40]) for user in unknown[:5])
+        raise InputError(
+            f"{field}: expected users of snapshot {opened.manifest.id}, got {len(unknown)} who "
+            f"are not: {shown}{', …' if len(unknown) > 5 else ''}"
+        )
+    return found
 
 
 def _notes(manifest: Manifest, request: TargetRequest) -> list[str]:

@@ -111,3 +111,24 @@ def test_figures_are_closed(tmp_path: Path) -> None:
     before = len(pyplot.get_fignums())
     visualise.zero_shot_bars({"sentence": {"A": {"auc": 0.8}}}, tmp_path / "bars.png")
     assert len(pyplot.get_fignums()) == before
+
+
+def test_a_query_stands_among_the_users_it_points_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    near = rng.standard_normal((30, 4)) + [9, 0, 0, 0]
+    far = rng.standard_normal((40, 4)) - [9, 0, 0, 0]
+    placed: list[np.ndarray] = []
+    plane = visualise._on_a_plane
+    monkeypatch.setattr(
+        visualise, "_on_a_plane", lambda v, seed: placed.append(v) or plane(v, seed)
+    )
+    path = visualise.query_map(
+        np.concatenate([near, far]), ["did it"] * 30 + ["did not"] * 40,
+        {"sentence": np.array([1.0, 0, 0, 0])}, tmp_path / "q.png", title="t",
+    )  # fmt: skip
+    assert path.stat().st_size > 10_000
+    np.testing.assert_allclose(np.linalg.norm(placed[0], axis=1), 1.0)  # by direction alone
+    cosine = placed[0][:-1] @ placed[0][-1]
+    assert cosine[:30].min() > cosine[30:].max()

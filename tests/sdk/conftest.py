@@ -21,6 +21,8 @@ from sdk.types import (
     EmbeddingsMeta,
     EmbeddingsRequest,
     Problem,
+    Prompt,
+    PromptRequest,
     TargetMeta,
     TargetRequest,
     field_errors,
@@ -121,6 +123,8 @@ class FakeService(_Fake):
         try:
             if path == "/v1/target":
                 return self._target(TargetRequest.model_validate_json(body), as_arrow)
+            if path == "/v1/prompts":
+                return self._tune(PromptRequest.model_validate_json(body))
             if path == "/v1/embeddings":
                 return self._embeddings(EmbeddingsRequest.model_validate_json(body), as_arrow)
         except ValidationError as error:
@@ -146,6 +150,19 @@ class FakeService(_Fake):
             return 200, {"Content-Type": arrow.ARROW_STREAM}, stream
         rows = [{"user_id": u, "score": s} for u, s in zip(ids, scores, strict=True)]
         return as_json(meta.model_dump(mode="json") | {"users": rows})
+
+    def _tune(self, request: PromptRequest) -> Reply:
+        made = Prompt(
+            prompt="p" * 16,
+            text=request.text,
+            space="space-1",
+            snapshot=self.live,
+            kind=request.kind,
+            positives=len(request.positives),
+            negatives=len(request.negatives),
+            created_at=AS_OF,
+        )
+        return as_json(made)
 
     def _embeddings(self, request: EmbeddingsRequest, as_arrow: bool) -> Reply:
         known = {str(i) for i in range(self.num_users)}

@@ -84,6 +84,25 @@ def test_embeddings_from_arguments_file_and_stdin(service: Any, run: Any, tmp_pa
     assert answer["kind"] == "tabular"
 
 
+def test_a_prompt_is_tuned_from_files_and_used(service: Any, run: Any, tmp_path: Path) -> None:
+    yes, no = tmp_path / "yes.txt", tmp_path / "no.txt"
+    yes.write_text("1\n2\n3\n")
+    no.write_text("4\n5\n6\n7\n")
+    args = ("tune", "diapers", "--positives", str(yes), "--negatives", str(no))
+    shown = run(*args)
+    assert shown.exit_code == 0
+    assert f"prompt {'p' * 16} (3 + 4 seed users)" in shown.stdout
+    assert f"openfound target --prompt {'p' * 16}" in shown.stdout
+    made = json.loads(run(*args, "--json").stdout)
+    assert made["text"] == "diapers"
+    assert "25 of 30 users" in run("target", "--prompt", made["prompt"], "--size", "25").stdout
+    missing = run(*args[:-1], "/nowhere")
+    assert (missing.exit_code, "--negatives: /nowhere cannot be read" in missing.stderr) == (
+        2,
+        True,
+    )
+
+
 def test_snapshots_activate_rollback_health(service: Any, run: Any) -> None:
     listed = run("snapshots")
     assert "live" in listed.stdout
@@ -109,6 +128,8 @@ def test_snapshots_activate_rollback_health(service: Any, run: Any) -> None:
         (["target", "x", "--url", "http://127.0.0.1:9"], 1, "Nobody answers"),
         (["target", "x", "--timeout", "0"], 2, "timeout:"),
         (["target", "x", "--api-key", "k"], 2, "No such option"),
+        (["target", "--prompt", ""], 2, "prompt:"),
+        (["tune", "x"], 2, "Missing option"),
         (["embeddings"], 2, "No user ids"),
         (["embeddings", "--file", "/nowhere"], 2, "cannot be read"),
         (["activate", "ghost"], 2, "there is no"),
@@ -200,7 +221,7 @@ def test_ctrl_c_says_that_the_job_goes_on_and_how_to_stop_it(ray: Any) -> None:
 @pytest.mark.parametrize(
     "args",
     [[], ["target"], ["embeddings"], ["snapshots"], ["activate"], ["rollback"], ["submit"],
-     ["health"], ["job", "follow"], ["job", "status"], ["job", "stop"]],
+     ["tune"], ["health"], ["job", "follow"], ["job", "status"], ["job", "stop"]],
 )  # fmt: skip
 def test_every_help_has_an_example(run: Any, args: list[str]) -> None:
     result = run(*args, "--help")

@@ -65,6 +65,38 @@ def test_target_over_arrow(service: Any) -> None:
     assert sent["headers"]["User-Agent"].startswith("openfound-sdk/")
 
 
+def test_a_prompt_is_tuned_once_and_asked_with_in_place_of_a_sentence(service: Any) -> None:
+    with Client() as client:
+        made = client.tune(SENTENCE, ["1", "2", "3"], (str(i) for i in (4, 5, 6, 4)))
+        assert (made.prompt, made.positives, made.negatives) == ("p" * 16, 3, 3)
+        by_prompt, by_id = client.target(prompt=made, size=2), client.target(prompt=made.prompt)
+    assert (by_prompt.text, by_id.text) == (SENTENCE, f"prompt {made.prompt}")
+    tuned, asked, _ = (json.loads(one["body"]) for one in service.requests)
+    assert tuned["negatives"] == ["4", "5", "6"]
+    rest = {"size": 2, "exact": False, "kind": "fused", "rewrite": True}
+    assert asked == {"prompt": made.prompt, **rest}
+
+
+def test_seeds_are_checked_before_they_are_sent(service: Any) -> None:
+    with Client() as client:
+        with pytest.raises(InvalidRequest, match="positives: .* at least 3 items"):
+            client.tune(SENTENCE, ["1", "2"], ["4", "5", "6"])
+        with pytest.raises(InvalidRequest, match="both positive and negative: 3"):
+            client.tune(SENTENCE, ["1", "2", "3"], ["3", "5", "6"])
+        with pytest.raises(UsageError, match="negatives: expected a list of user ids, got '456'"):
+            client.tune(SENTENCE, ["1", "2", "3"], "456")
+        with pytest.raises(InvalidRequest, match="text: .*a sentence, or the id"):
+            client.target()
+    assert service.requests == []
+
+
+def test_tuning_is_not_repeated_under_load(service: Any, problem: Any) -> None:
+    service.scripted = [problem(503, "busy", headers={"Retry-After": "0"})]
+    with Client() as client, pytest.raises(Unavailable):
+        client.tune(SENTENCE, ["1", "2", "3"], ["4", "5", "6"])
+    assert len(service.requests) == 1
+
+
 def test_a_server_that_knows_json_only_gives_the_same(service: Any) -> None:
     with Client() as client:
         by_arrow = client.target(SENTENCE, size=7), client.embeddings(["3", "x"])
@@ -119,6 +151,8 @@ def test_the_async_client_does_the_same(service: Any) -> None:
             both = await asyncio.gather(
                 client.target(SENTENCE, size=3), client.embeddings(["3", "x"])
             )
+            made = await client.tune(SENTENCE, ["1", "2", "3"], ["4", "5", "6"])
+            assert len(await client.target(prompt=made, size=4)) == 4
             assert (both[0].ids, both[1].missing) == (["0", "1", "2"], ["x"])
             assert (await client.snapshots()).live == "b_2"
             assert (await client.activate("a_1")).previous == "b_2"

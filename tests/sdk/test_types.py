@@ -32,6 +32,7 @@ ANSWER: dict[str, Any] = {
 def test_a_target_request_has_the_contract_s_defaults_and_strips_its_text() -> None:
     request = TargetRequest(text="  will buy diapers \n")
     assert request.model_dump() == {
+        "prompt": None,
         "text": "will buy diapers",
         "size": 100,
         "exact": False,
@@ -162,7 +163,8 @@ def test_every_field_of_every_model_is_described() -> None:
 
 def test_openapi_knows_the_limits() -> None:
     schema = TargetRequest.model_json_schema()["properties"]
-    assert (schema["text"]["minLength"], schema["text"]["maxLength"]) == (1, 2_000)
+    text = schema["text"]["anyOf"][0]  # or a prompt
+    assert (text["minLength"], text["maxLength"]) == (1, 2_000)
     assert schema["size"]["minimum"] == 1
     ids = EmbeddingsRequest.model_json_schema()["properties"]["user_ids"]
     assert (ids["minItems"], ids["maxItems"], ids["items"]["maxLength"]) == (1, 10_000, 256)

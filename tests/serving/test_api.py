@@ -177,7 +177,7 @@ def test_a_reader_may_ask_but_not_change(world: Any, server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "route", ["POST /v1/target", "POST /v1/embeddings", "GET /v1/snapshots",
+    "route", ["POST /v1/target", "POST /v1/embeddings", "POST /v1/prompts", "GET /v1/snapshots",
               "POST /v1/snapshots/x/activate", "POST /v1/rollback"],
 )  # fmt: skip
 def test_every_route_needs_a_key(server: Server, route: str) -> None:
@@ -298,7 +298,7 @@ def test_openapi_documents_routes_errors_and_the_key(http: httpx.Client) -> None
     document = http.get("/openapi.json").json()
     assert (document["info"]["title"], document["info"]["version"]) == ("OpenFound", "0.1.0")
     assert set(document["paths"]) == {
-        "/healthz", "/v1/target", "/v1/embeddings", "/v1/snapshots", "/v1/rollback",
+        "/healthz", "/v1/target", "/v1/prompts", "/v1/embeddings", "/v1/snapshots", "/v1/rollback",
         "/v1/snapshots/{snapshot}/activate",
     }  # fmt: skip
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

@@ -1,0 +1,88 @@
+"""The Bayesian linear model: its formula, what no evidence does, and what evidence does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from encoders.posterior import MAX_SAMPLE, Population, posterior_query
+
+D = 6
+
+
+@pytest.fixture
+def users() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((400, D)) * [5, 3, 2, 1, 1, 0.5] + 4).astype(np.float32)
+
+
+def move(users: np.ndarray, *, strength: float = 0.5, power: float = 0.5) -> np.ndarray:
+    """The query of coordinate 0 after seeds that differ in coordinate 1 only."""
+    mean, step = users.mean(0), np.eye(D)[1] * 3
+    return posterior_query(
+        np.eye(D)[0], np.stack([mean + step] * 5), np.stack([mean - step] * 5),
+        Population.of(users, power=power), strength=strength, belief=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_it_is_the_posterior_mean_of_the_weights(users: np.ndarray, power: float) -> None:
+    """Against the textbook form in weight space, Σ⁻¹ and all, with the intercept as a weight."""
+    rng = np.random.default_rng(1)
+    population = Population.of(users, power=power)
+    zero_shot, seeds = rng.standard_normal(D), users[:10].astype(float)
+    labels = np.array([1.0] * 5 + [-1.0] * 5)
+    found = posterior_query(zero_shot, seeds[:5], seeds[5:], population, strength=0.3, belief=0.8)
+
+    prior_mean = 0.8 * zero_shot / np.std(users.astype(float) @ zero_shot)
+    prior_covariance = 0.3 * population.root_DD @ population.root_DD.T
+    x = seeds - users.astype(float).mean(0)
+    error = labels - x @ prior_mean
+    error -= error.mean()
+    precision = np.linalg.inv(prior_covariance) + x.T @ x
+    expected = prior_mean + np.linalg.solve(precision, x.T @ error)
+    cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+    assert cosine == pytest.approx(1.0, abs=1e-5)
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(zero_shot), rel=1e-5)
+
+
+def test_the_prior_gives_scores_an_error_of_mean_square_one(users: np.ndarray) -> None:
+    for power in (0.0, 0.5, 1.0):
+        population = Population.of(users, power=power)
+        errors = (users - population.mean_D) @ population.root_DD
+        assert (errors**2).sum(1).mean() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_without_strength_the_query_stays(users: np.ndarray) -> None:
+    np.testing.assert_allclose(move(users, strength=0.0), np.eye(D)[0], atol=1e-6)
+
+
+def test_seeds_move_the_query_their_way_the_more_the_stronger(users: np.ndarray) -> None:
+    weak, strong = move(users, strength=0.05), move(users, strength=1.0)
+    assert 0 < weak[1] < strong[1]
+    assert weak[0] > strong[0] > 0
+
+
+def test_where_users_lie_and_how_long_they_are_does_not_matter(users: np.ndarray) -> None:
+    moved = users * 7 - 100
+    population, far = Population.of(users, power=0.5), Population.of(moved, power=0.5)
+    zero_shot = np.ones(D)
+    args = {"strength": 0.3, "belief": 1.0}
+    one = posterior_query(zero_shot, users[:5], users[5:10], population, **args)
+    other = posterior_query(zero_shot, moved[:5], moved[5:10], far, **args)
+    np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_users_who_are_all_alike_change_nothing() -> None:
+    users = np.ones((9, D), np.float32)
+    query = posterior_query(
+        np.ones(D), users[:3], users[3:6], Population.of(users, power=0.5),
+        strength=1.0, belief=1.0,
+    )  # fmt: skip
+    np.testing.assert_allclose(query, np.ones(D), atol=1e-5)
+
+
+def test_a_large_population_is_sampled_evenly() -> None:
+    rows = np.arange(3 * MAX_SAMPLE, dtype=np.float32)[:, None] * np.ones(2, np.float32)
+    population = Population.of(rows, power=0.0)
+    assert population.mean_D[0] == pytest.approx(rows.mean(), abs=2)
