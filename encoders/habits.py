@@ -98,7 +98,7 @@ class HabitEncoder(nn.Module):
             way_VE = x_VE * self.scale_KE[k] + x_VE @ self.into_KEr[k] @ self.out_KrE[k]
             user_BE = user_BE + functional.embedding_bag(
                 habits.ids, way_VE, habits.offsets, mode="sum",
-                per_sample_weights=weight_nK[:, k].contiguous(),
+                per_sample_weights=weight_nK[:, k].to(way_VE.dtype).contiguous(),
             )  # fmt: skip
         return user_BE
 

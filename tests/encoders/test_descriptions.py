@@ -112,7 +112,7 @@ def test_a_user_and_their_own_description_are_the_pair(
     samples = np.array([3, 1, 6, 0])
     batch = sampler(samples, np.random.default_rng(0))
     assert said == describe()(samples, np.random.default_rng(0))
-    assert torch.equal(batch.positive_BS, torch.eye(4, dtype=torch.bool))
+    assert torch.equal(batch.label_BS, torch.eye(4, dtype=torch.int8))
     assert torch.equal(batch.users.codes_BC, collate(rows[samples]).codes_BC)
 
 
@@ -125,7 +125,7 @@ def test_equal_descriptions_are_each_others_positives(
     batch = DescriptionSampler(collate, idle, rows, lambda texts: {})(
         np.array([0, 2, 4]), np.random.default_rng(0)
     )
-    assert batch.positive_BS.all()
+    assert batch.label_BS.all()
 
 
 def test_no_user_is_twice_in_a_batch_while_there_are_enough() -> None:

@@ -252,7 +252,9 @@ def test_a_decoder_is_tuned_through_lora(
     )
     model = FoundModel(tiny_config(text=config, similarity="cosine", symmetric=False))
     users = world.collate()(np.arange(3))
-    batch = PairBatch(users, model.text.tokenize(SENTENCES), torch.eye(3, dtype=torch.bool))
+    batch = PairBatch(
+        users, model.text.tokenize(SENTENCES), torch.eye(3, dtype=torch.int8), torch.ones(3)
+    )
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
     lora = {n: p for n, p in model.text.named_parameters() if "lora_" in n}
     assert len(lora) == 8  # A and B of q_proj and v_proj, two layers
