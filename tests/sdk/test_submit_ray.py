@@ -120,8 +120,8 @@ def test_a_job_runs_on_the_cluster_and_its_log_is_followed(
     assert "user-weeks in behaviour_weekly" in done.stdout  # the job's own words
     assert "SUCCEEDED" in done.stderr and "imported: []" in done.stderr
     parts = list((workspace / "features").rglob("*.parquet"))
-    assert {path.parent.name for path in parts} == {"behaviour_weekly", "profile_weekly",
-                                                    "search_weekly"}  # fmt: skip
+    views = {"behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly"}
+    assert {path.parent.name for path in parts} == views
 
     status = cluster.openfound("job", "status", "build-1")
     assert "SUCCEEDED" in status.stdout and "ray_jobs.build_features" in status.stdout

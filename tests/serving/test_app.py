@@ -127,7 +127,7 @@ def starts_without_a_live_snapshot(service: Service) -> None:
     def says_what_to_run() -> bool:
         try:
             service.client.health()
-        except (sdk.ConnectionFailed, sdk.NotFound):  # nobody yet, then Serve without an app
+        except (sdk.ConnectionFailed, sdk.Timeout, sdk.NotFound):  # nobody, then no app yet
             return False
         except sdk.Unavailable as error:
             return "ray_jobs.pipeline" in str(error)
