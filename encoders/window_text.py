@@ -16,26 +16,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from encoders.lists import Lists
 from feature_repo.schema import EVENT_SOURCES
-
-
-class Lists(Protocol):
-    """Lines of each row, compressed: row r holds ids[start[r]:start[r] + length[r]]."""
-
-    @property
-    def start(self) -> np.ndarray: ...
-    @property
-    def length(self) -> np.ndarray: ...
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def weights(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

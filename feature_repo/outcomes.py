@@ -35,7 +35,7 @@ def outcomes(
     Only rows known strictly before ``known_before`` count.
 
     Returns:
-        Table of ``schema.OUTCOMES``, sorted by cutoff, horizon, user, outcome.
+        Table of ``schema.OUTCOMES``: cut-offs as given, then by horizon, user and outcome.
     """
     known = micros(known_before)
     parts = [

@@ -115,7 +115,7 @@ class Preset:
 
 
 def best() -> Preset:
-    """Ours: 26 weekly windows, MiniLM with LoRA, four stages in minutes on two cores."""
+    """Ours: habits beside FOUND's encoders, MiniLM at rest; minutes on two cores."""
     dim = 256
     return Preset(
         name="best",
