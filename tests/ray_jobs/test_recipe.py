@@ -199,3 +199,11 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_a_switch_that_is_unknown_is_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         replace(presets.best(), **changes)
+
+
+def test_outcomes_weigh_the_same_however_many_workers_ask(spec_of: Callable) -> None:
+    """Every worker asks for all of them, so each one's share is smaller."""
+    alone, one_of_two = (
+        objectives.build(spec_of(), world).batch(0, 0, 8).weight_S[-1] for world in (1, 2)
+    )
+    assert one_of_two == alone / 2
