@@ -4,7 +4,7 @@ A user's fused vector from the past meets sentences about the future under InfoN
 ``similarity="cosine"`` as in the paper, both sides have unit length; with ``"dot"`` the user's
 vector keeps its length, which can then carry overall activity, and indexes rank by inner product.
 
-Shapes: B users, S sentences, D width of the joint space, M modalities.
+Shapes: B users, S sentences, J width of the joint space, D of the fused vector, M modalities.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoders import losses
+from encoders.assortment import Assortment, AssortmentConfig
 from encoders.batch import UserBatch
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
@@ -48,6 +49,7 @@ class AlignmentConfig:
     fusion_heads: int = 4
     dropout: float = 0.1
     habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
+    assortment: AssortmentConfig | None = None  # a second block of the fused vector
     objective: Literal["infonce", "intents"] = "infonce"
     similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = 0.07  # of eq. 15, which has none (1)
@@ -58,6 +60,7 @@ class AlignmentConfig:
         for name, kind in (
             ("behaviour", BehaviourConfig), ("tabular", TabularConfig),
             ("search", SearchConfig), ("text", TextConfig), ("habits", HabitConfig),
+            ("assortment", AssortmentConfig),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, dict):  # read back from JSON
@@ -71,6 +74,8 @@ class AlignmentConfig:
             raise ValueError(f"objective must be 'infonce' or 'intents', got {self.objective!r}")
         if self.similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
+        if self.assortment is not None and self.similarity == "cosine":
+            raise ValueError("assortment: needs similarity='dot', a cosine would read it")
         if self.fusion not in ("attention", "concatenation"):
             raise ValueError(f"fusion must be 'attention' or 'concatenation', got {self.fusion!r}")
         if self.behaviour is None and self.tabular is None and self.search is None:
@@ -108,6 +113,7 @@ class FoundModel(nn.Module):
                 layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
             )  # fmt: skip
         self.habits = None if config.habits is None else HabitEncoder(config.habits)
+        self.assortment = None if config.assortment is None else Assortment(config.assortment)
         self.text = TextTower(config.text)
         if config.objective == "intents":
             width = self.text.whiten.mean_E.shape[0]
@@ -141,8 +147,9 @@ class FoundModel(nn.Module):
 
     @property
     def dim(self) -> int:
-        """D, width of the joint space."""
-        return self.config.text.dim
+        """D, width of fused vectors and queries: the joint space and what stands beside it."""
+        beside = self.config.assortment
+        return self.config.text.dim + (0 if beside is None else beside.dim)
 
     def modalities(self, batch: UserBatch) -> dict[str, Tensor]:
         """Each modality's own vectors, [B, width] by name; only the modalities of this model."""
@@ -155,25 +162,42 @@ class FoundModel(nn.Module):
             vectors["search"] = self.search(batch)
         return vectors
 
-    def fuse(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
-        """Fused user vectors in the joint space, [B, D] (eq. 13)."""
+    def joint(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
+        """The modalities' vectors fused in the joint space, [B, J] (eq. 13)."""
         columns = [MODALITIES.index(name) for name in vectors]
-        fused_BD = self.fusion(list(vectors.values()), batch.present_BM[:, columns])
+        joint_BJ = self.fusion(list(vectors.values()), batch.present_BM[:, columns])
         if self.config.habits is not None and self.habits is not None and batch.habits is not None:
             whitened_VE = self.text.whiten(batch.habits.subjects_VE)
             profile_BP = batch.values_BF[:, : self.config.habits.profile_width]
-            fused_BD = fused_BD + self.habits(batch.habits, whitened_VE, profile_BP)
+            joint_BJ = joint_BJ + self.habits(batch.habits, whitened_VE, profile_BP)
         if self.config.similarity == "cosine":
-            return functional.normalize(fused_BD, dim=-1)
-        return fused_BD
+            return functional.normalize(joint_BJ, dim=-1)
+        return joint_BJ
+
+    def fuse(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
+        """Fused user vectors, [B, D]: those of the joint space, and the assortment beside them.
+
+        A batch that was collated without assortment has 0 there.
+        """
+        joint_BJ = self.joint(vectors, batch)
+        if self.assortment is None or batch.assortment is None:
+            return functional.pad(joint_BJ, (0, self.dim - joint_BJ.shape[1]))
+        return torch.cat([joint_BJ, self.assortment(batch.assortment)], 1)
 
     def forward(self, batch: UserBatch) -> Tensor:
         """Fused user vectors, [B, D]."""
         return self.fuse(self.modalities(batch), batch)
 
+    @torch.no_grad()
+    def match_assortment(self, batch: UserBatch) -> None:
+        """Bring the block beside the joint space to its size, once that is trained."""
+        if self.assortment is not None and batch.assortment is not None:
+            self.assortment.match(self.joint(self.modalities(batch), batch), batch.assortment)
+
     def sentences(self, tokens: dict[str, Tensor]) -> Tensor:
-        """Unit vectors of sentences, [S, D] (eq. 14)."""
-        return functional.normalize(self.text(tokens), dim=-1)
+        """Unit vectors of sentences, [S, D] (eq. 14); 0 beside the joint space."""
+        unit_SJ = functional.normalize(self.text(tokens), dim=-1)
+        return functional.pad(unit_SJ, (0, self.dim - unit_SJ.shape[1]))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -182,10 +206,10 @@ class FoundModel(nn.Module):
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE (eq. 15), or the fit and the order of intents, over all workers' pairs."""
-        users_BD = gather_with_grad(self.forward(batch.users))
+        users_BJ = gather_with_grad(self.joint(self.modalities(batch.users), batch.users))
         read_SE = self.text.read(batch.tokens)
-        text_SD = gather_with_grad(functional.normalize(self.text.project(read_SE), dim=-1))
-        scaled_BS = users_BD @ text_SD.T * self.log_scale.exp()
+        text_SJ = gather_with_grad(functional.normalize(self.text.project(read_SE), dim=-1))
+        scaled_BS = users_BJ @ text_SJ.T * self.log_scale.exp()
         if self.config.objective == "infonce":
             fits_BS = batch.label_BS > 0
             total = losses.alignment(scaled_BS, fits_BS, symmetric=self.config.symmetric)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from encoders.assortment import AssortmentBatch, AssortmentConfig, AssortmentCounts
 from encoders.habit_counts import HabitBatch, habit_counts
 from encoders.lists import Lists, compressed, distinct, merged
 from encoders.table import TableColumns
@@ -64,6 +65,7 @@ class UserBatch:
     present_BM: Tensor  # bool: behaviour, tabular, search
     habits: HabitBatch | None = None
     window_text: WindowText | None = None  # where windows are read as text
+    assortment: AssortmentBatch | None = None
 
     def __len__(self) -> int:
         return len(self.known_BW)
@@ -73,7 +75,7 @@ class UserBatch:
         moved = {
             field.name: getattr(self, field.name).to(device)
             for field in fields(self)
-            if field.name not in ("bags", "habits", "window_text")
+            if field.name not in ("bags", "habits", "window_text", "assortment")
         }
         text = None if self.window_text is None else self.window_text.to(device)
         bags = {
@@ -81,7 +83,10 @@ class UserBatch:
             for name, bag in self.bags.items()
         }
         habits = None if self.habits is None else self.habits.to(device)
-        return replace(self, bags=bags, habits=habits, window_text=text, **moved)
+        assortment = None if self.assortment is None else self.assortment.to(device)
+        return replace(
+            self, bags=bags, habits=habits, window_text=text, assortment=assortment, **moved
+        )
 
 
 class History:
@@ -135,6 +140,7 @@ class History:
             )
 
         self.habits: Lists | None = None
+        self.habit_sentences: list[str] = []
         self.habits_VE = np.zeros((0, self.lines_VE.shape[-1]), np.float32)
         if habits is not None:
             aligned = _aligned(habits.sort_by(order), behaviour)
@@ -144,7 +150,7 @@ class History:
         self, table: pa.Table, sentence_vectors: Callable[[Sequence[str]], np.ndarray]
     ) -> None:
         """All kinds of habits in one list per row; each (kind, subject) has its plain sentence."""
-        parts, sentences = [], []
+        parts, sentences = [], self.habit_sentences
         for kind, column in HABIT_COLUMNS.items():
             subjects = sorted(distinct(table[column]))
             lists = compressed(table[column], table[f"{column}_counts"], subjects)
@@ -153,6 +159,13 @@ class History:
         if sentences:
             self.habits = merged(parts)
             self.habits_VE = sentence_vectors(sentences)
+
+    def terms(self) -> dict[str, tuple[Lists, list[str]]]:
+        """All that is counted in weekly rows, by name: event sources' lines, and habits."""
+        counted = {source: (lists, self.line_texts) for source, lists in self.lists.items()}
+        if self.habits is not None:
+            counted["habit"] = (self.habits, self.habit_sentences)
+        return counted
 
     def rows(self, user_ids: Sequence[str], cutoffs_us: Sequence[int]) -> np.ndarray:
         """Row of each (user, cut-off): the window that ends at the cut-off. int64, -1 = unknown."""
@@ -178,6 +191,7 @@ class Collate:
         habit_windows: how many weeks habits are counted over; 0 leaves them out.
         line_tokens: token ids of a line, where windows are read as text.
         window_tokens: limit of a window's text.
+        assortment: of the model; None leaves it out.
     """
 
     def __init__(
@@ -191,8 +205,12 @@ class Collate:
         habit_windows: int = 0,
         line_tokens: Callable[[str], list[int]] | None = None,
         window_tokens: int = 64,
+        assortment: AssortmentConfig | None = None,
     ):
         self.habit_windows = habit_windows
+        self._assortment = assortment
+        if assortment is not None:
+            self._terms = AssortmentCounts(history.terms(), assortment.terms)
         self.history, self.num_windows, self.max_tokens = history, windows, max_tokens
         self._texts: WindowTexts | None = None
         if line_tokens is not None:
@@ -246,7 +264,14 @@ class Collate:
             present_BM=torch.from_numpy(present_BM),
             habits=self.habits(rows_B),
             window_text=None if self._texts is None else self._texts(rows_BW[filled_BW]),
+            assortment=self.assortment(rows_B),
         )
+
+    def assortment(self, rows_B: np.ndarray) -> AssortmentBatch | None:
+        """What the users' baskets are made of, or None where the model does not ask."""
+        if self._assortment is None:
+            return None
+        return self._terms(self.history.windows(rows_B, self._assortment.windows))
 
     def habits(self, rows_B: np.ndarray) -> HabitBatch | None:
         """Recency and frequency of the users' habits, or None where there are none to count."""

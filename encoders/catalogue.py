@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 
@@ -21,17 +21,28 @@ FILE = "catalogue.json"
 MAX_HEADINGS = 1_000  # each costs a sentence to encode when a snapshot is opened
 ITEM_KINDS = frozenset({"purchase", "browsing", "click"})
 """Kinds whose subjects are levels of the items' taxonomy."""
+OUTCOME = "outcome"
+"""Kind of the subjects that are overall behaviours (``schema.OUTCOME_NAMES``)."""
+_SPOKEN = {
+    "nothing": "no visit", "a lot": "a large total", "more": "a growing total",
+    "coupon": "use of coupons",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Subject:
     """Something a sentence can be about."""
 
-    kind: str  # one of schema.FACT_KINDS
+    kind: str  # one of schema.FACT_KINDS, or OUTCOME
     name: str  # as the data spell it
     level: int  # depth in the taxonomy, 1 = coarsest; 0 = not in it
     parent: str  # the name one level up; "" where there is none
     count: int  # training samples that had the fact
+
+    @property
+    def spoken(self) -> str:
+        """The subject in a few words, for people."""
+        return _SPOKEN.get(self.name, self.name) if self.kind == OUTCOME else self.name.lower()
 
     def sentence(self, *, horizon_days: int) -> str:
         """The subject in the words of the templates.
@@ -39,6 +50,8 @@ class Subject:
         >>> Subject("purchase", "CHEESE", 2, "GROCERY", 9).sentence(horizon_days=28)
         'will buy cheese in the next four weeks'
         """
+        if self.kind == OUTCOME:
+            return templates.outcome_sentence(self.name, horizon_days=horizon_days)
         return templates.sentence(self.kind, [self.name], horizon_days=horizon_days, wording=1)
 
 
@@ -60,6 +73,11 @@ class Catalogue:
         columns = [table[field.name].to_pylist() for field in fields(Subject)]
         return cls.of(Subject(*row) for row in zip(*columns, strict=True))
 
+    def with_outcomes(self, counts: Mapping[str, int]) -> Catalogue:
+        """The catalogue with overall behaviours, each with how many samples showed it."""
+        outcomes = [Subject(OUTCOME, name, 0, "", count) for name, count in counts.items()]
+        return Catalogue.of([*self.subjects, *outcomes])
+
     @classmethod
     def from_json(cls, content: bytes) -> Catalogue:
         """What :meth:`to_json` wrote. Raises ValueError or TypeError when it is damaged."""
@@ -74,6 +92,11 @@ class Catalogue:
     def items(self) -> tuple[Subject, ...]:
         """The subjects that are bought, browsed or clicked."""
         return tuple(s for s in self.subjects if s.kind in ITEM_KINDS)
+
+    @cached_property
+    def outcomes(self) -> tuple[Subject, ...]:
+        """The overall behaviours."""
+        return tuple(s for s in self.subjects if s.kind == OUTCOME)
 
     @cached_property
     def headings(self) -> tuple[Subject, ...]:

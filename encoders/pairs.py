@@ -121,6 +121,13 @@ class OutcomeTable:
         happened = outcomes["happened"].to_numpy(zero_copy_only=False)
         self.label_NO[row[kept], column[kept]] = happened[kept]
 
+    def counts(self) -> dict[str, int]:
+        """How many samples showed each outcome, over all horizons."""
+        counts: dict[str, int] = {}
+        for (name, _), num in zip(self.names, (self.label_NO == 1).sum(0), strict=True):
+            counts[name] = counts.get(name, 0) + int(num)
+        return counts
+
 
 class PairSampler:
     """Draws pair batches.

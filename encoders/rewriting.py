@@ -62,7 +62,7 @@ def mixture(
         sentence = subject.sentence(horizon_days=horizon_days)
         sentences[sentence] = sentences.get(sentence, 0.0) + (1 - own_share) * share / total
     names = sorted(shares, key=lambda subject: -shares[subject])[:MAX_NAMED]
-    spoken = ", ".join(dict.fromkeys(subject.name.lower() for subject in names))
+    spoken = ", ".join(dict.fromkeys(subject.spoken for subject in names))
     return Reading(tuple(sentences.items()), f"Read as: {spoken}.")
 
 

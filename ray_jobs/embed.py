@@ -131,7 +131,8 @@ def embed_at(
     users = users_before(con, date)
     con.close()
     config = space.model.config
-    weeks = max(config.windows, 0 if config.habits is None else config.habits.windows)
+    longer = [part.windows for part in (config.habits, config.assortment) if part is not None]
+    weeks = max([config.windows, *longer])
     ends = retrieval.window_grid(date, weeks)
     tables = retrieval.weekly_rows(workspace, users, ends)
     sentences = LineEncoder(workspace.cache, model=space.model.config.text.model)

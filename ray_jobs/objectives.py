@@ -19,6 +19,7 @@ from torch import nn
 
 from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
+from encoders.assortment import AssortmentCounts
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.catalogue import Catalogue
@@ -34,6 +35,9 @@ from ray_jobs import frames
 from ray_jobs.presets import Preset
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_FITTED = 20_000  # users whom the assortment is fitted on
+_MATCHED = 2_000  # users by whom its size is set
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,8 @@ def _alignment(
     if spec.stage in spec.start:
         model = cast(FoundModel, checkpoint.load(Path(spec.start[spec.stage]))[0])
     else:
-        model = _fresh_model(spec, history, facts, outcomes, sentences)
-    collate = collate_for(model, history)
+        model = _fresh_model(spec, history, facts, outcomes, sentences, rows)
+    collate = collate_for(model, history, joint_only=True)
     if model.habits is not None and spec.stage not in spec.start:
         rng = np.random.default_rng(spec.seed)
         some = collate.habits(rng.choice(rows, min(len(rows), 2_000), replace=False))
@@ -148,8 +152,17 @@ def _alignment(
         rng = np.random.default_rng([spec.seed, step, rank])
         return sampler(rng.choice(len(rows), size, replace=len(rows) < size), rng)
 
+    def finish() -> None:
+        sentences.save()
+        some = latest_rows(history, rows)[:_MATCHED]
+        device = next(model.parameters()).device
+        model.eval()
+        model.match_assortment(collate_for(model, history)(some).to(device))
+
     catalogue = Catalogue.from_table(tables["catalogue"])
-    return Objective(model, batch, before_step, sentences.save, catalogue)
+    if outcomes is not None:
+        catalogue = catalogue.with_outcomes(outcomes.counts())
+    return Objective(model, batch, before_step, finish, catalogue)
 
 
 def _described(
@@ -175,6 +188,7 @@ def _fresh_model(
     facts: FactTable,
     outcomes: OutcomeTable | None,
     sentences: LineEncoder,
+    rows: np.ndarray,
 ) -> FoundModel:
     """Fusion and text tower around the pre-trained modality encoders, or around new ones."""
     preset = spec.preset
@@ -194,6 +208,10 @@ def _fresh_model(
     habits = preset.habits if preset.aggregates else None
     if habits is not None and "tabular" in encoders:
         habits = replace(habits, profile_width=len(encoders["tabular"].scales))
+    latest = latest_rows(history, rows)
+    assortment = preset.assortment
+    if assortment is not None:
+        assortment = assortment.fitted(history.terms(), history.windows(latest, assortment.windows))
     model = FoundModel(
         AlignmentConfig(
             **{name: encoders.get(name) for name in MODALITIES},
@@ -204,6 +222,7 @@ def _fresh_model(
             fusion_layers=preset.fusion_layers,
             dropout=preset.behaviour.dropout,
             habits=habits,
+            assortment=assortment,
             objective=preset.objective,
             similarity=preset.similarity,
             fusion_heads=preset.fusion_heads,
@@ -217,6 +236,9 @@ def _fresh_model(
     for stage in encoders.keys() & pretrained.keys():
         getattr(model, stage).load_state_dict(pretrained[stage].state_dict())
     model.start_aligned()
+    if model.assortment is not None and assortment is not None:
+        counts = AssortmentCounts(history.terms(), assortment.terms)
+        model.assortment.fit(counts(history.windows(latest, assortment.windows)))
     if not preset.text.whiten:
         return model
     # What whitening is fitted on: the language model's vectors of all that is asked or counted,
@@ -230,6 +252,15 @@ def _fresh_model(
     counted = history.habits_VE if model.habits is not None else history.habits_VE[:0]
     model.text.whiten.fit(torch.from_numpy(np.concatenate([sentences(plain), counted])))
     return model
+
+
+def latest_rows(history: History, rows: np.ndarray) -> np.ndarray:
+    """Of samples' rows, each user's latest, at most :data:`_FITTED`: an even share of them."""
+    users = np.array(history.user_ids, dtype=object)[rows]
+    order = np.lexsort((rows, users))
+    last = np.append(users[order][1:] != users[order][:-1], True)
+    latest = rows[order][last]
+    return latest[:: max(1, -(-len(latest) // _FITTED))]
 
 
 def coarse(facts: pa.Table, levels: int | None) -> pa.Table:
@@ -273,8 +304,12 @@ def fitted_columns(spec: StageSpec, history: History) -> TabularConfig:
     return replace(config, vocabularies=columns.vocabularies, scales=columns.scales)
 
 
-def collate_for(model: FoundModel, history: History) -> Collate:
-    """The collate that fits a model: its windows, columns and search tokens."""
+def collate_for(model: FoundModel, history: History, *, joint_only: bool = False) -> Collate:
+    """The collate that fits a model: its windows, columns and search tokens.
+
+    Args:
+        joint_only: leave out what stands beside the joint space, which no loss reads.
+    """
     config = model.config
     return Collate(
         history,
@@ -283,6 +318,7 @@ def collate_for(model: FoundModel, history: History) -> Collate:
         search_tokens=None if config.search is None else word_pieces(),
         max_tokens=64 if config.search is None else config.search.max_tokens,
         habit_windows=0 if config.habits is None else config.habits.windows,
+        assortment=None if joint_only else config.assortment,
         **_window_text(config.behaviour),
     )
 

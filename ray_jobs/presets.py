@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from encoders.alignment import MODALITIES
+from encoders.assortment import AssortmentConfig
 from encoders.behaviour import BehaviourConfig
 from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
@@ -78,6 +79,7 @@ class Preset:
     two_stage: bool = True  # False aligns encoders that nothing has pre-trained
     text_period: Literal["future", "same"] = "future"  # same: the horizon before the cut-off
     habits: HabitConfig | None = None  # aggregates that are read through their text
+    assortment: AssortmentConfig | None = None  # beside the joint space; no sentence reads it
     objective: Literal["infonce", "intents"] = "infonce"  # of alignment
     outcome_weight: float = 0.0  # of sentences about overall behaviour; 0 leaves them out
     fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
@@ -127,6 +129,7 @@ def best() -> Preset:
         search=SearchConfig(out_dim=dim),
         text=TextConfig(dim=384, projection="near_identity", rank=64, shrink=0.03),
         habits=HabitConfig(),
+        assortment=AssortmentConfig(),
         objective="intents",
         outcome_weight=8.0,
         fact_levels=2,

@@ -108,3 +108,20 @@ def test_the_vocabulary_holds_every_sentence_a_reading_can_have(
     assert len(known) == 4  # the click on wine says nothing new
     for demand in ("lager or merlot", "nappies", "grocery"):
         assert set(shares(rewriter.read(demand))) - known == {demand}
+
+
+def test_a_demand_about_overall_behaviour_is_read_as_the_outcome_it_means() -> None:
+    learnt = CATALOGUE.with_outcomes({"coupon": 3, "nothing": 5, "a lot": 2, "more": 2})
+    rewriter = CatalogueRewriter(learnt, vectors, horizon_days=28)
+    reading = rewriter.read("people who wave vouchers at us")
+    best = max(reading.sentences, key=lambda each: each[1])
+    assert best[0] == "will redeem a coupon in the next four weeks" and best[1] > 0.5
+    assert reading.note is not None and reading.note.startswith("Read as: use of coupons")
+    assert best[0] in rewriter.vocabulary()
+
+
+def test_a_model_that_has_learnt_no_outcome_leaves_such_a_demand_alone(
+    rewriter: CatalogueRewriter,
+) -> None:
+    demand = "people who wave vouchers at us"
+    assert rewriter.read(demand).sentences == ((demand, 1.0),)

@@ -78,7 +78,7 @@ def test_fusion_can_be_concatenation(spec_of: Callable) -> None:
         shown = [v * batch.present_BM[:, m, None] for m, v in enumerate(vectors.values())]
         expected = concatenation.fusion.out(torch.cat(shown, 1))
         without_habits = replace(batch, habits=None)
-        torch.testing.assert_close(concatenation.fuse(vectors, without_habits), expected)
+        torch.testing.assert_close(concatenation.joint(vectors, without_habits), expected)
 
 
 @pytest.mark.parametrize("off", presets.OBJECTIVES)
