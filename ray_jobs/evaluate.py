@@ -2,7 +2,7 @@
 
     python -m ray_jobs.evaluate --suite found --workspace DIR --out REPORT
     python -m ray_jobs.evaluate … --only zero-shot,probes
-    python -m ray_jobs.evaluate … --full            ablations and planted worlds too: hours
+    python -m ray_jobs.evaluate … --full            what trains models of its own too: hours
 
 Writes report.md, report.json and figures. The snapshot is judged on what happened from its
 ``as_of`` on, which its weights have not seen. A killed run goes on where it stopped; a report
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from ray_jobs.evaluation import (
     planted,
     probe_table,
     report,
+    unseen,
     zero_shot,
 )
 from ray_jobs.evaluation.bootstrap import Resamples
@@ -48,7 +49,7 @@ class Evaluate(Job):
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for report.md, report.json and figures")
     only: str = Field("", description="sections, by comma; default those that train nothing")
-    full: bool = Field(False, description="also train: ablations and planted worlds")
+    full: bool = Field(False, description="also unseen, ablations and planted, which train")
     splits: int = Field(5, ge=1, description="splits of each linear probe")
     peers: str | None = Field(None, description="directory of other systems' vectors as Parquet")
     preset: str = Field("best", description="of ablations and planted worlds")
@@ -169,10 +170,7 @@ def _ablations(subject: Subject, results: Results, settings: Evaluate) -> dict[s
     """Every variant trained and measured, at a cut-off where things may be chosen."""
     preset = presets.preset(settings.preset)
     latest = (FINAL_CUTOFF - EARLIER).replace(tzinfo=UTC)
-    bench = ablations.Bench(
-        ablations.place(results.out), subject.dataset.source, subject.dataset.demographics,
-        min(subject.manifest.as_of, latest), preset, settings.workers,
-    )  # fmt: skip
+    bench = _bench(subject, results, settings, min(subject.manifest.as_of, latest))
     written = demands.read(subject.dataset.source)
     variants = ablations.applicable(ablations.VARIANTS, preset, set(subject.manifest.kinds))
 
@@ -185,6 +183,30 @@ def _ablations(subject: Subject, results: Results, settings: Evaluate) -> dict[s
     found = ablations.run(bench, variants, settings.seeds, measure)
     about = {"preset": settings.preset, "as_of": bench.as_of.isoformat()}
     return {"ablations": {**about, "variants": found}}
+
+
+def _unseen(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Categories left out of training, at the snapshot's own date."""
+    bench = _bench(subject, results, settings, subject.manifest.as_of)
+    folds = []
+    for fold in unseen.folds():
+        inputs = [asdict(fold.of(bench.preset)), settings.workers]
+
+        def work(fold: ablations.Variant = fold) -> dict[str, Any]:
+            return unseen.measure(bench, fold, seed=0)
+
+        folds.append(results.of(fold.name, inputs, work))
+    return {"unseen": {"preset": settings.preset, "groups": unseen.summary(folds)}}
+
+
+def _bench(
+    subject: Subject, results: Results, settings: Evaluate, as_of: datetime
+) -> ablations.Bench:
+    """Where models of this report's own are trained."""
+    return ablations.Bench(
+        ablations.place(results.out), subject.dataset.source, subject.dataset.demographics,
+        as_of, presets.preset(settings.preset), settings.workers,
+    )  # fmt: skip
 
 
 def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict[str, Any]:
@@ -227,9 +249,9 @@ def _write(found: dict[str, Any], out: Path) -> None:
 Section = Callable[[Subject, Results, Evaluate], dict[str, Any]]
 SECTIONS: dict[str, Section] = {
     "zero-shot": _zero_shot, "probes": _probes, "map": _map, "cost": _cost,
-    "ablations": _ablations, "planted": _planted,
+    "unseen": _unseen, "ablations": _ablations, "planted": _planted,
 }  # fmt: skip
-_TRAINING = ("ablations", "planted")  # sections that train models of their own
+_TRAINING = ("unseen", "ablations", "planted")  # sections that train models of their own
 
 
 if __name__ == "__main__":

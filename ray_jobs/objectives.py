@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import nn
 
@@ -32,6 +31,7 @@ from encoders.text import MINILM, LineEncoder, load_language_model
 from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
 from ray_jobs import frames
+from ray_jobs.facts import selected
 from ray_jobs.presets import Preset
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -114,7 +114,7 @@ def _alignment(
     users, cutoffs = tables["samples"]["user_id"].to_pylist(), tables["samples"]["cutoff"]
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
-    kept = most_frequent(coarse(tables["facts"], preset.fact_levels), preset.max_facts)
+    kept = selected(tables["facts"], preset)
     facts = FactTable(kept, users, cutoffs_us)
     outcomes = None
     if "outcomes" in tables:
@@ -261,22 +261,6 @@ def latest_rows(history: History, rows: np.ndarray) -> np.ndarray:
     last = np.append(users[order][1:] != users[order][:-1], True)
     latest = rows[order][last]
     return latest[:: max(1, -(-len(latest) // _FITTED))]
-
-
-def coarse(facts: pa.Table, levels: int | None) -> pa.Table:
-    """Facts about the ``levels`` coarsest levels of the taxonomy; all of them if None."""
-    return facts if levels is None else facts.filter(pc.less_equal(facts["level"], levels))
-
-
-def most_frequent(facts: pa.Table, num: int) -> pa.Table:
-    """The rows of the ``num`` facts (kind and subject) that occur most; ties by name."""
-    counts = facts.group_by(["kind", "subject"]).aggregate([("user_id", "count")])
-    order = [("user_id_count", "descending"), ("kind", "ascending"), ("subject", "ascending")]
-    kept = counts.sort_by(order).slice(0, num).select(["kind", "subject"])
-    return facts.join(kept, ["kind", "subject"], join_type="inner").sort_by(
-        [("cutoff", "ascending"), ("user_id", "ascending"), ("kind", "ascending"),
-         ("subject", "ascending")]
-    )  # fmt: skip
 
 
 def _rows(spec: StageSpec, collate: Collate, rows: np.ndarray) -> Callable[[int, int, int], Any]:

@@ -83,6 +83,7 @@ class Preset:
     objective: Literal["infonce", "intents"] = "infonce"  # of alignment
     outcome_weight: float = 0.0  # of sentences about overall behaviour; 0 leaves them out
     fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
+    unseen: tuple[str, ...] = ()  # subjects that no training sentence is about
 
     def __post_init__(self) -> None:
         for name, known in (("modalities", MODALITIES), ("objectives", tuple(OBJECTIVES))):

@@ -48,6 +48,7 @@ VARIANTS = (
     Variant("w/o search text", {"modalities": ("behaviour", "tabular")}),
     Variant("w/o attention-based fusion", {"fusion": "concatenation"}),
     Variant("w/o hand-made aggregates", {"aggregates": False}),
+    Variant("w/o assortment", {"assortment": None}),
     Variant("w/o forecast (eq. 6)", {"objectives": ("cycle", "mlm", "rtd", "search")}),
     Variant("w/o cyclic regularisation (eq. 7)", {"objectives": ("forecast", "mlm", "rtd",
                                                                  "search")}),
@@ -57,10 +58,11 @@ VARIANTS = (
     Variant("one stage instead of two", {"two_stage": False}),
     Variant("text of the same period", {"text_period": "same"}),
     Variant("one cut-off per user", {"num_cutoffs": 1}),
-    Variant("cosine instead of inner product", {"similarity": "cosine"}),
-    Variant("language model frozen throughout", {"tuned_steps": 0}),
+    Variant("cosine instead of inner product", {"similarity": "cosine", "assortment": None}),
+    Variant("language model tuned in the last steps", {"tuned_steps": 24}),
 )  # fmt: skip
-"""Table 5 and beyond. On data without a modality its variant equals ``full`` and is left out."""
+"""Table 5 and beyond. A variant that equals ``full``, as by a modality that the data
+lack, is left out."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ def applicable(
                 f"variant {variant.name!r}: the preset has no field {sorted(missing)}; it has "
                 f"{sorted(known)}"
             )
+        changed = variant.of(preset)
+        if variant.changes and replace(changed, name=preset.name) == preset:
+            continue
         modalities = variant.changes.get("modalities")
         there = set(preset.modalities) & kinds
         if modalities is not None and (set(modalities) & kinds) in (there, set()):

@@ -133,6 +133,21 @@ def _probed(row: dict[str, Any] | None) -> str:
     return " / ".join(number(row[name]) for name in ("auc", "ks", "precision_at_k"))
 
 
+def _unseen(report: dict[str, Any]) -> str:
+    found = report["unseen"]
+    rows = [
+        [group, str(row["tasks"]), number(row["auc"]), number(row["precision_at_k"]),
+         ", ".join(f"{name.lower()} {number(auc)}" for name, auc in row["categories"].items())]
+        for group, row in found["groups"].items()
+    ]  # fmt: skip
+    return "\n\n".join([
+        "## Categories that no training sentence was about",
+        f"Preset {found['preset']}; five categories at a time are left out of sentences and "
+        "labels and then asked for by name.",
+        table(["group", "tasks", "AUC", "precision@k", "AUC of each"], rows),
+    ])  # fmt: skip
+
+
 def _ablations(report: dict[str, Any]) -> str:
     found = report["ablations"]
     rows = []
@@ -200,5 +215,5 @@ def _cost(report: dict[str, Any]) -> str:
 
 _SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "zero_shot": _zero_shot, "probes": _probes, "figures": _figures, "cost": _cost,
-    "ablations": _ablations, "planted": _planted,
+    "unseen": _unseen, "ablations": _ablations, "planted": _planted,
 }  # fmt: skip

@@ -36,6 +36,8 @@ def test_an_unknown_field_is_named(changes: dict[str, Any]) -> None:
 def test_the_listed_variants_all_apply_and_differ() -> None:
     chosen = applicable(VARIANTS, BEST, ALL)
     assert chosen == list(VARIANTS)
+    without = Variant("w/o assortment", {"assortment": None}).of(BEST)
+    assert "w/o assortment" not in [v.name for v in applicable(VARIANTS, without, ALL)]
     presets_ = [variant.of(BEST) for variant in chosen]
     assert all(a != b for n, a in enumerate(presets_) for b in presets_[:n])
 
