@@ -143,6 +143,7 @@ class LineEncoder:
             table = pq.read_table(self._file)
             self._known = {text: i for i, text in enumerate(table["text"].to_pylist())}
             self._vectors = _matrix(table["vector"])
+        self._num_saved = len(self._vectors)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of ``texts``, float32 [N, E]."""
@@ -179,8 +180,8 @@ class LineEncoder:
         return np.stack(out).astype(np.float32)
 
     def save(self) -> None:
-        """Keep what is known on disk, in one atomic step."""
-        if self._file is None or not len(self._vectors):
+        """Keep what is known on disk, in one atomic step; nothing is written if nothing is new."""
+        if self._file is None or len(self._vectors) == self._num_saved:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         width = self._vectors.shape[1]
@@ -194,6 +195,7 @@ class LineEncoder:
         temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
         pq.write_table(table, temporary)
         temporary.replace(self._file)
+        self._num_saved = len(self._vectors)
 
 
 @dataclass(frozen=True)
