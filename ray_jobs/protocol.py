@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from feature_repo.errors import TimeError
 from feature_repo.transforms import data_span, micros, users_before
@@ -43,10 +44,17 @@ class Task:
 
 
 class Protocol:
-    """All tasks at one cut-off."""
+    """All tasks at one cut-off.
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, cutoff: datetime):
-        self.con, self.cutoff = con, cutoff
+    Args:
+        profiles: canonical profiles that group E is labelled by; default the tables' own. A build
+            without demographics has none, and is still asked how well its vectors tell them.
+    """
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, cutoff: datetime, profiles: pa.Table | None = None
+    ):
+        self.con, self.cutoff, self._profiles = con, cutoff, profiles
         last = data_span(con)[1]
         if micros(cutoff) > last:
             raise TimeError(
@@ -111,7 +119,10 @@ class Protocol:
 
     def profiles(self) -> list[Task]:
         """Group E: kids, age ≥ 45, income ≥ 75K, married; only where demographics are known."""
-        rows = self.con.sql("SELECT user_id, categorical FROM profiles ORDER BY user_id").fetchall()
+        table = self._profiles
+        if table is None:
+            table = self.con.sql("SELECT user_id, categorical FROM profiles").to_arrow_table()
+        rows = zip(table["user_id"].to_pylist(), table["categorical"].to_pylist(), strict=True)
         known = set(self.everyone)
         profiles = {user: dict(values) for user, values in rows if user in known}
         rules = {

@@ -128,6 +128,11 @@ def load(
     return assemble(tables, name=NAME, now=now)
 
 
+def profiles(folder: Path | None = None) -> pa.Table:
+    """The canonical profiles alone: the labels of group E, for builds that leave them out."""
+    return _profiles(_read(folder or data_folder(), "demographics"))
+
+
 def data_folder() -> Path:
     """The folder of the installed package's Parquet files, found without importing it."""
     spec = importlib.util.find_spec(PACKAGE)

@@ -18,6 +18,7 @@ from feature_repo.errors import InputError
 from feature_repo.manifest import Manifest, check_space_dates
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
+from feature_repo.sources import complete_journey
 from feature_repo.transforms import open_tables
 from ray_jobs.build_features import Dataset, read_dataset
 from ray_jobs.protocol import Protocol, Task
@@ -65,8 +66,9 @@ class Subject:
 
     @cached_property
     def protocol(self) -> Protocol:
-        """The protocol at the snapshot's date."""
-        return Protocol(self.con, self.manifest.as_of)
+        """The protocol at the snapshot's date, with labels that the build itself may not have."""
+        labels = None if self.dataset.demographics else complete_journey.profiles()
+        return Protocol(self.con, self.manifest.as_of, labels)
 
     @cached_property
     def tasks(self) -> list[Task]:

@@ -153,6 +153,15 @@ def test_group_e_asks_only_where_the_answer_is_known() -> None:
     assert labels(of(tasks, "married")) == {"a": True, "b": False}
 
 
+def test_profiles_that_a_build_leaves_out_are_still_labels() -> None:
+    held = protocol(long_known("a", "b"))
+    assert held.profiles() == []
+    labels_of = [known("a", marital_status="Married"), known("b", marital_status="Unmarried")]
+    table = pa.Table.from_pylist(labels_of, schema=schema.CANONICAL["profiles"])
+    (task,) = Protocol(held.con, T, table).profiles()
+    assert labels(task) == {"a": True, "b": False}
+
+
 def test_without_demographics_there_is_no_group_e() -> None:
     assert {task.group for task in protocol(long_known("a")).tasks()} == {"A", "C", "D"}
 
