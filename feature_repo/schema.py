@@ -166,6 +166,14 @@ HABITS_WEEKLY: Final = pa.schema(
     ]
 )
 
+PURCHASES_WEEKLY: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("products", _TEXTS),  # {"text": …, "categories": […]} as JSON, oldest first
+        _field("bought_at", pa.list_(pa.int64())),  # microseconds since 1970, aligned with products
+    ]
+)
+
 EMBEDDING: Final = pa.schema(
     [
         *_WEEKLY,
@@ -202,6 +210,12 @@ FACT_KINDS: Final = ("purchase", "browsing", "search", "click", "channel")
 
 AGGREGATE_PREFIX: Final = "agg_"  # profile columns made by hand from counts and sums
 
-WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly")
+WEEKLY_VIEWS: Final = (
+    "behaviour_weekly",
+    "profile_weekly",
+    "search_weekly",
+    "habits_weekly",
+    "purchases_weekly",
+)
 
-EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused")
+EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused", "shopper_bert")
