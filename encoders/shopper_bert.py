@@ -10,6 +10,11 @@ position, and a Transformer reads the log. Nine heads of two layers predict what
 A field with one value in training has nothing to predict: its cross-entropy is 0 whatever the
 weights, so it does not count as a task. A value that training never saw has a zero embedding.
 
+A mean says what share of a log is what, not how much of it there is. With ``pooling="counts"`` (not
+from the paper) the positive and the negative part of each coordinate is added up over the tokens
+instead, and the logarithm taken: soft counts, [2H]. Shares lose most of what a count of categories
+knows about the next purchase (docs/log.md).
+
 A log longer than ``length`` is read in stretches, the latest first, and the user is the mean over
 all of their tokens. A user without purchases is *cold*: the vector is 0, and is no taste.
 
@@ -44,6 +49,7 @@ class ShopperBertConfig:
     length: int = 128  # T, of one stretch
     stretches: int = 1  # how many of them, the latest, make a user
     variant: Literal["mp", "cls"] = "mp"
+    pooling: Literal["mean", "counts"] = "mean"  # counts: not from the paper
     dropout: float = 0.1
     mask_share: float = 0.15
     whole_visits: bool = False  # hide all purchases of a moment together
@@ -55,6 +61,13 @@ class ShopperBertConfig:
     def __post_init__(self) -> None:
         if self.variant not in ("mp", "cls"):
             raise ValueError(f"variant: expected 'mp' or 'cls', got {self.variant!r}")
+        if self.pooling not in ("mean", "counts") or (self.pooling, self.variant) == (
+            "counts", "cls",
+        ):  # fmt: skip
+            raise ValueError(
+                "pooling: expected 'mean', or 'counts' with variant 'mp', got "
+                f"{self.pooling!r} with {self.variant!r}"
+            )
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} must be a multiple of heads={self.heads}")
         if self.length < 1 or self.stretches < 1:
@@ -129,20 +142,27 @@ class ShopperBert(nn.Module):
         h_RTH = self.transformer(torch.cat([cls_R1H, x_RTH], 1), src_key_padding_mask=~filled)
         return h_RTH[:, 1:], h_RTH[:, 0]
 
+    @property
+    def width(self) -> int:
+        """Of a user's vector."""
+        return self.config.dim * (2 if self.config.pooling == "counts" else 1)
+
     def forward(self, batch: PurchaseBatch) -> Tensor:
-        """The users' vectors, [U, H]; 0 for a user without purchases."""
-        U, H = len(batch), self.config.dim
+        """The users' vectors, [U, width]; 0 for a user without purchases."""
         if not len(batch.owner_R):
-            return self.mask_H.new_zeros(U, H)
+            return self.mask_H.new_zeros(len(batch), self.width)
         h_RTH, cls_RH = self.states(batch)
-        weight_R = batch.filled_RT.sum(1).to(h_RTH.dtype)
-        if cls_RH is None:
-            sum_RH = (h_RTH * batch.filled_RT.unsqueeze(-1)).sum(1)
-        else:
-            sum_RH = cls_RH * weight_R.unsqueeze(-1)
-        total_UH = h_RTH.new_zeros(U, H).index_add(0, batch.owner_R, sum_RH)
-        weight_U = h_RTH.new_zeros(U).index_add(0, batch.owner_R, weight_R)
-        return total_UH / weight_U.clamp(min=1.0).unsqueeze(-1)
+        filled_RT1 = batch.filled_RT.unsqueeze(-1)
+        if self.config.pooling == "counts":
+            parts_RTW = torch.cat([h_RTH, -h_RTH], -1).relu()
+            return self._by_user(batch, (parts_RTW * filled_RT1).sum(1)).log1p()
+        weight_R1 = filled_RT1.sum(1).to(h_RTH.dtype)
+        sum_RH = (h_RTH * filled_RT1).sum(1) if cls_RH is None else cls_RH * weight_R1
+        return self._by_user(batch, sum_RH) / self._by_user(batch, weight_R1).clamp(min=1.0)
+
+    def _by_user(self, batch: PurchaseBatch, x_RW: Tensor) -> Tensor:
+        """Sums over each user's stretches, [U, W]."""
+        return x_RW.new_zeros(len(batch), x_RW.shape[1]).index_add(0, batch.owner_R, x_RW)
 
     def loss(self, batch: PurchaseBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy over the tasks that have something to predict (eq. 2), and each."""

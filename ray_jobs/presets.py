@@ -89,7 +89,7 @@ class Preset:
     fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
     unseen: tuple[str, ...] = ()  # subjects that no training sentence is about
     embeds: tuple[str, ...] = ("alignment",)  # models whose embeddings make a snapshot
-    shopper_bert: ShopperBertConfig = field(default_factory=ShopperBertConfig)
+    shopper_bert: ShopperBertConfig = ShopperBertConfig()
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -163,6 +163,7 @@ def best() -> Preset:
             ),
             "shopper_bert": _PURCHASES,
         },
+        shopper_bert=ShopperBertConfig(stretches=8, pooling="counts", dropout=0.0),
     )
 
 
@@ -239,18 +240,26 @@ def laptop() -> Preset:
             "alignment": Training(steps=80, batch_size=64, learning_rate=1e-3),
             "shopper_bert": _PURCHASES,
         },
-        shopper_bert=ShopperBertConfig(),
     )  # fmt: skip
 
 
 def shopper_bert() -> Preset:
-    """ShopperBERT (One4all) alone, small; `--preset paper --embeds shopper_bert` is its letter."""
-    return replace(laptop(), name="shopper_bert", embeds=("shopper_bert",))
+    """ShopperBERT (One4all) alone, read as soft counts of a long log: ours.
+
+    The letter is `--embeds shopper_bert` with `--preset laptop`, or `paper` at the paper's size.
+    """
+    return replace(
+        laptop(),
+        name="shopper_bert",
+        embeds=("shopper_bert",),
+        shopper_bert=ShopperBertConfig(stretches=8, pooling="counts", dropout=0.0),
+    )
 
 
 _PURCHASES = Training(
-    steps=400, batch_size=64, learning_rate=1e-3, weight_decay=1e-4, warmup_steps=50
-)
+    steps=1_000, batch_size=16, learning_rate=2e-3, weight_decay=1e-4, warmup_steps=60,
+    report_every=50,
+)  # fmt: skip
 
 PRESETS: dict[str, Callable[[], Preset]] = {
     "laptop": laptop, "best": best, "paper": paper, "shopper_bert": shopper_bert,

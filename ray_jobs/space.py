@@ -164,7 +164,7 @@ def encode_purchases(
     model: ShopperBert, collate: PurchaseCollate, users: Sequence[str]
 ) -> np.ndarray:
     """Vectors of users from all purchases of the history, float32 [n, dim]; 0 without any."""
-    pieces = [np.zeros((0, model.config.dim), np.float32)]
+    pieces = [np.zeros((0, model.width), np.float32)]
     for start in range(0, len(users), _PURCHASE_BATCH):
         some = users[start : start + _PURCHASE_BATCH]
         logs = [

@@ -126,9 +126,11 @@ def test_cls_says_the_same_of_all_of_a_users_masks(batch: PurchaseBatch) -> None
     assert not torch.allclose(of_mp[0], of_mp[1])
 
 
-@pytest.mark.parametrize("variant", ["mp", "cls"])
-def test_a_user_without_purchases_is_cold(variant: Any, batch: PurchaseBatch) -> None:
-    model = build(variant=variant)
+@pytest.mark.parametrize(
+    "settings", [{"variant": "mp"}, {"variant": "cls"}, {"pooling": "counts"}], ids=str
+)
+def test_a_user_without_purchases_is_cold(settings: dict[str, Any], batch: PurchaseBatch) -> None:
+    model = build(**settings)
     more = replace(batch, user_U=torch.arange(3), owner_R=torch.tensor([0, 2]))
     vectors = model(more)
     assert (vectors[1] == 0).all() and vectors[0].any() and vectors[2].any()
@@ -137,7 +139,7 @@ def test_a_user_without_purchases_is_cold(variant: Any, batch: PurchaseBatch) ->
         more, product_RT=batch.product_RT[:0], dates_RTD=batch.dates_RTD[:0],
         visit_RT=batch.visit_RT[:0], filled_RT=batch.filled_RT[:0], owner_R=batch.owner_R[:0],
     )  # fmt: skip
-    assert model(none).shape == (3, 12) and not model(none).any()
+    assert model(none).shape == (3, model.width) and not model(none).any()
 
 
 def test_stretches_of_one_user_are_averaged_by_token(batch: PurchaseBatch) -> None:
@@ -145,6 +147,20 @@ def test_stretches_of_one_user_are_averaged_by_token(batch: PurchaseBatch) -> No
     h_RTH, _ = model.states(batch)
     together = model(replace(batch, user_U=torch.arange(1), owner_R=torch.zeros(2).long()))
     torch.testing.assert_close(together[0], h_RTH[batch.filled_RT].mean(0))
+
+
+def test_soft_counts_add_up_what_means_divide_away(batch: PurchaseBatch) -> None:
+    model = build(pooling="counts")
+    h_RTH, _ = model.states(batch)
+    for owners in (torch.arange(2), torch.zeros(2).long()):
+        users = int(owners.max()) + 1
+        vectors = model(replace(batch, user_U=torch.arange(users), owner_R=owners))
+        assert vectors.shape == (users, 24) == (users, model.width)
+        for user in range(users):
+            own = [h_RTH[row, k] for row, k in batch.filled_RT.nonzero() if owners[row] == user]
+            up = sum(torch.where(h > 0, h, 0 * h) for h in own)
+            down = sum(torch.where(h < 0, -h, 0 * h) for h in own)
+            torch.testing.assert_close(vectors[user], (torch.cat([up, down]) + 1).log())
 
 
 def test_unknown_values_add_nothing_and_are_not_predicted(batch: PurchaseBatch) -> None:
@@ -185,7 +201,9 @@ def test_a_checkpoint_brings_the_same_vectors_back(batch: PurchaseBatch, tmp_pat
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"variant": "max"}, "variant: expected"), ({"dim": 10, "heads": 4}, "multiple of heads"),
+    [({"variant": "max"}, "variant: expected"), ({"pooling": "sum"}, "pooling: expected"),
+     ({"pooling": "counts", "variant": "cls"}, "pooling: .*'counts' with 'cls'"),
+     ({"dim": 10, "heads": 4}, "multiple of heads"),
      ({"stretches": 0}, "at least 1")],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], message: str) -> None:
