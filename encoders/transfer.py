@@ -79,6 +79,37 @@ class UMlp(nn.Module):
         return output
 
 
+class SharedLayer(nn.Module):
+    """One Transformer layer, applied as many times as the model is deep (as in ALBERT).
+
+    Attention is written out: at some hundred places torch's fused kernel takes twice the time on a
+    CPU. The last application computes the state of [CLS] alone, since nothing else is read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Linear(HIDDEN, 3 * HIDDEN)
+        self.out = nn.Linear(HIDDEN, HIDDEN)
+        self.wide, self.narrow = nn.Linear(HIDDEN, 4 * HIDDEN), nn.Linear(4 * HIDDEN, HIDDEN)
+        self.attended, self.done = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)
+        self.dropout = nn.Dropout(_DROPOUT)
+
+    def forward(self, x_BLH: Tensor, hidden_BL: Tensor, *, last: bool) -> Tensor:
+        """[B, L, H], or [B, 1, H] of the first place if it is the last application."""
+        batch, length, _ = x_BLH.shape
+        split = self.into(x_BLH).view(batch, length, 3, HEADS, HIDDEN // HEADS)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        if last:
+            query, x_BLH = query[:, :, :1], x_BLH[:, :1]
+        scores = query @ key.transpose(-1, -2) * (HIDDEN // HEADS) ** -0.5
+        scores = scores.masked_fill(hidden_BL[:, None, None], float("-inf"))
+        mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        x_BLH = self.attended(x_BLH + self.dropout(self.out(mixed)))
+        fed = self.narrow(self.wide(x_BLH).relu())
+        done: Tensor = self.done(x_BLH + self.dropout(fed))
+        return done
+
+
 class LogTransformer(nn.Module):
     """A small Transformer over a log, whose layers share their weights; the state of [CLS].
 
@@ -91,9 +122,7 @@ class LogTransformer(nn.Module):
         self.embedding = embedding
         self.cls = nn.Parameter(torch.randn(HIDDEN) * 0.02)
         self.user = nn.Linear(embedding_dim, HIDDEN) if embedding_dim else None
-        self.layer = nn.TransformerEncoderLayer(
-            HIDDEN, HEADS, 4 * HIDDEN, dropout=_DROPOUT, activation="gelu", batch_first=True
-        )
+        self.layer = SharedLayer()
         self.norm = nn.LayerNorm(HIDDEN)
 
     def forward(self, logs: Logs, vectors_BU: Tensor | None = None) -> Tensor:
@@ -103,9 +132,9 @@ class LogTransformer(nn.Module):
         if self.user is not None:
             first_BH = self.user(_given(vectors_BU, "vectors_BU"))
         states = self.norm(torch.cat([first_BH.unsqueeze(1), tokens_BLH], 1))
-        hidden = nn.functional.pad(~logs.mask_NL, (1, 0))  # [CLS] is always seen
-        for _ in range(LAYERS):
-            states = self.layer(states, src_key_padding_mask=hidden)
+        hidden_BL = nn.functional.pad(~logs.mask_NL, (1, 0))  # [CLS] is always seen
+        for depth in range(LAYERS):
+            states = self.layer(states, hidden_BL, last=depth + 1 == LAYERS)
         state_BH: Tensor = states[:, 0]
         return state_BH
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from feature_repo.errors import TimeError
 from feature_repo.transforms import data_span, micros, users_before
@@ -109,9 +110,15 @@ class Protocol:
                  up),
         ]  # fmt: skip
 
-    def profiles(self) -> list[Task]:
-        """Group E: kids, age ≥ 45, income ≥ 75K, married; only where demographics are known."""
-        rows = self.con.sql("SELECT user_id, categorical FROM profiles ORDER BY user_id").fetchall()
+    def profiles(self, table: pa.Table | None = None) -> list[Task]:
+        """Group E: kids, age ≥ 45, income ≥ 75K, married; only where demographics are known.
+
+        Args:
+            table: canonical profiles; default those of the build, which may have left them out.
+        """
+        if table is None:
+            table = self.con.sql("SELECT user_id, categorical FROM profiles").to_arrow_table()
+        rows = zip(*(table[name].to_pylist() for name in ("user_id", "categorical")), strict=True)
         known = set(self.everyone)
         profiles = {user: dict(values) for user, values in rows if user in known}
         rules = {

@@ -52,11 +52,26 @@ def test_an_event_is_the_mean_of_product_date_and_position() -> None:
     assert torch.allclose(got, expected, atol=1e-6)
 
 
-def test_layers_share_their_weights() -> None:
-    model = LogTransformer(embedding())
-    one = nn.TransformerEncoderLayer(transfer.HIDDEN, transfer.HEADS, 4 * transfer.HIDDEN)
-    layers = sum(p.numel() for n, p in model.named_parameters() if n.startswith("layer."))
-    assert layers == sum(p.numel() for p in one.parameters())
+@torch.no_grad()
+def test_four_layers_of_the_same_weights_are_torchs_own() -> None:
+    torch.manual_seed(0)
+    model, log = LogTransformer(embedding()).eval(), logs()
+    slow = nn.TransformerEncoderLayer(
+        transfer.HIDDEN, transfer.HEADS, 4 * transfer.HIDDEN, batch_first=True
+    ).eval()  # fmt: skip
+    ours, theirs = model.layer, slow.self_attn
+    pairs = {ours.out: theirs.out_proj, ours.wide: slow.linear1, ours.narrow: slow.linear2,
+             ours.attended: slow.norm1, ours.done: slow.norm2}  # fmt: skip
+    theirs.in_proj_weight.copy_(ours.into.weight)
+    theirs.in_proj_bias.copy_(ours.into.bias)
+    for one, other in pairs.items():
+        other.load_state_dict(one.state_dict())
+    first = model.cls.expand(3, 1, -1)
+    states = model.norm(torch.cat([first, model.embedding(log)], 1))
+    hidden = torch.cat([torch.zeros(3, 1, dtype=torch.bool), ~log.mask_NL], 1)
+    for _ in range(4):
+        states = slow(states, src_key_padding_mask=hidden)
+    assert torch.allclose(model(log), states[:, 0], atol=1e-5)
 
 
 @torch.no_grad()
