@@ -120,8 +120,9 @@ class Tasks:
         """Types of the products in the next basket."""
         future = self._con.sql(
             f"""SELECT user_id, type FROM (
-                SELECT *, first_value(basket_id) OVER (PARTITION BY user_id ORDER BY moment, basket_id)
-                       AS next FROM ({_TYPES}) WHERE moment >= $now AND moment < $end)
+                SELECT *, first_value(basket_id)
+                       OVER (PARTITION BY user_id ORDER BY moment, basket_id) AS next
+                FROM ({_TYPES}) WHERE moment >= $now AND moment < $end)
             WHERE basket_id = next GROUP BY user_id, type ORDER BY ALL""",
             params=self._span(_BASKET_DAYS),
         ).to_arrow_table()
