@@ -46,14 +46,19 @@ class Logs:
 
     def rows(self, index_B: Tensor) -> Logs:
         """The logs of some users, cut to the longest of them."""
-        mask_BL = self.mask_NL[index_B]
-        used = max(1, int(mask_BL.sum(1).max())) if len(mask_BL) else 1
+        some = self.whole(index_B)
+        used = max(1, int(some.mask_NL.sum(1).max())) if len(some) else 1
         return Logs(
-            self.categories_NLC[index_B, :used],
-            self.dates_NLD[index_B, :used],
-            self.texts_NL[index_B, :used],
-            mask_BL[:, :used],
-        )
+            some.categories_NLC[:, :used], some.dates_NLD[:, :used], some.texts_NL[:, :used],
+            some.mask_NL[:, :used],
+        )  # fmt: skip
+
+    def whole(self, index_B: Tensor) -> Logs:
+        """The logs of some users at their full width."""
+        return Logs(
+            self.categories_NLC[index_B], self.dates_NLD[index_B], self.texts_NL[index_B],
+            self.mask_NL[index_B],
+        )  # fmt: skip
 
 
 class LogEmbedding(nn.Module):

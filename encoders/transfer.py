@@ -191,19 +191,25 @@ class Recommender(nn.Module):
     Args:
         user: a model with ``out`` equal to ``dim``.
         texts_ME: frozen sentence vectors of the items.
+        prior_M: what is added to an item's every score; the paper's is 0.
     """
 
     texts_ME: Tensor
+    prior_M: Tensor
 
-    def __init__(self, user: nn.Module, texts_ME: Tensor, *, dim: int):
+    def __init__(
+        self, user: nn.Module, texts_ME: Tensor, *, dim: int, prior_M: Tensor | None = None
+    ):
         super().__init__()
         self.user = user
         self.item = nn.Linear(texts_ME.shape[1], dim)
         self.register_buffer("texts_ME", texts_ME, persistent=False)
+        prior_M = torch.zeros(len(texts_ME)) if prior_M is None else prior_M
+        self.register_buffer("prior_M", prior_M)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits of every user with every item, [B, M]."""
-        logits_BM: Tensor = self.user(inputs) @ self.item(self.texts_ME).T
+        logits_BM: Tensor = self.user(inputs) @ self.item(self.texts_ME).T + self.prior_M
         return logits_BM
 
 

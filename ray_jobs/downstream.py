@@ -75,8 +75,8 @@ class Split:
 class Objective(Protocol):
     """What a model learns, and how well it did."""
 
-    def model(self, build: Build) -> nn.Module:
-        """A fresh model whose forward gives logits."""
+    def model(self, build: Build, train: np.ndarray) -> nn.Module:
+        """A fresh model whose forward gives logits; ``train`` are the rows it may know."""
         ...
 
     def loss(self, model: nn.Module, inputs: Inputs, rows: np.ndarray, seed: int) -> Tensor:
@@ -94,7 +94,7 @@ class Binary:
 
     labels_N: np.ndarray  # bool
 
-    def model(self, build: Build) -> nn.Module:
+    def model(self, build: Build, train: np.ndarray) -> nn.Module:
         return build(1)
 
     def loss(self, model: nn.Module, inputs: Inputs, rows: np.ndarray, seed: int) -> Tensor:
@@ -112,13 +112,23 @@ class Recommendation:
 
     The paper's batch is 256 pairs; ours 256 users with eight of each one's items, drawn with
     repetition, since the user's side is what costs. As many pairs with a random item are negative.
+    A thousand users are too few to learn from pairs what everybody likes: every model alike adds
+    the items' popularity among the users that train.
     """
 
     taken_NM: np.ndarray  # bool, users × items
     texts_ME: Tensor  # frozen sentence vectors of the items
+    known_NM: np.ndarray | None = None  # bool, items of the past that cannot be taken again
+    popular: bool = True  # models start from the popularity of items; the paper's start from 0
 
-    def model(self, build: Build) -> nn.Module:
-        return Recommender(build(_ITEM_DIM), self.texts_ME, dim=_ITEM_DIM)
+    def model(self, build: Build, train: np.ndarray) -> nn.Module:
+        prior_M = self.popularity(train) if self.popular else None
+        return Recommender(build(_ITEM_DIM), self.texts_ME, dim=_ITEM_DIM, prior_M=prior_M)
+
+    def popularity(self, train: np.ndarray) -> Tensor:
+        """How much more often than a random item each is taken: the logit that knows nobody."""
+        takers_M = self.taken_NM[train].sum(0) + 1.0
+        return torch.from_numpy(np.log(takers_M / takers_M.mean()).astype(np.float32))
 
     def loss(self, model: nn.Module, inputs: Inputs, rows: np.ndarray, seed: int) -> Tensor:
         rng = np.random.default_rng(seed)
@@ -133,23 +143,33 @@ class Recommendation:
         )
 
     def quality(self, logits: np.ndarray, rows: np.ndarray) -> float:
-        _, places = item_places(logits, self.taken_NM[rows])
+        _, places = self.places(logits, rows)
         return metrics.mean(places.ndcg(logits.shape[1]))  # without a cut: MRR hangs on few users
+
+    def places(
+        self, logits: np.ndarray, rows: np.ndarray, *, among: int | None = None, seed: int = 0
+    ) -> tuple[np.ndarray, metrics.Places]:
+        """:func:`item_places` of these users' items."""
+        known = None if self.known_NM is None else self.known_NM[rows]
+        return item_places(logits, self.taken_NM[rows], known, among=among, seed=seed)
 
 
 def item_places(
-    logits_BM: np.ndarray, taken_BM: np.ndarray, *, among: int | None = None, seed: int = 0
-) -> tuple[np.ndarray, metrics.Places]:
+    logits_BM: np.ndarray, taken_BM: np.ndarray, known_BM: np.ndarray | None = None, *,
+    among: int | None = None, seed: int = 0,
+) -> tuple[np.ndarray, metrics.Places]:  # fmt: skip
     """Row of the user and place of every taken item among items the user did not take.
 
     Args:
-        among: how many of those are drawn for each user; default all.
+        known_BM: items that are no candidates.
+        among: how many of the others are drawn for each user; default all.
     """
     user_P, item_P = np.nonzero(taken_BM)
-    others_BM = np.where(taken_BM, np.nan, logits_BM)
+    barred_BM = taken_BM if known_BM is None else taken_BM | known_BM
+    others_BM = np.where(barred_BM, np.nan, logits_BM)
     if among is not None:
         order_BM = np.random.default_rng(seed).random(taken_BM.shape)
-        order_BM[taken_BM] = 2.0  # after all that can be drawn
+        order_BM[barred_BM] = 2.0  # after all that can be drawn
         drawn_BA = np.argsort(order_BM, 1)[:, :among]
         others_BM = np.take_along_axis(others_BM, drawn_BA, 1)
     return user_P, metrics.Places.among(logits_BM[user_P, item_P], others_BM[user_P])
@@ -192,7 +212,7 @@ def _fit_once(
     rate: float, seed: int,
 ) -> Fitted:  # fmt: skip
     torch.manual_seed(seed)
-    model = objective.model(build)
+    model = objective.model(build, split.train)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adam(model.parameters(), rate, betas=(0.9, 0.999))
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, settings.decay)

@@ -8,7 +8,7 @@ can be bootstrapped over households, each household with all of its repeats at o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from encoders.text import LineEncoder
 from encoders.transfer import Build, Encoder, FineTuned, Inputs, PTrans, TTrans, UMlp
+from feature_repo.errors import InputError
 from ray_jobs import metrics
 from ray_jobs.command import console
 from ray_jobs.downstream import (
@@ -26,7 +27,6 @@ from ray_jobs.downstream import (
     Recommendation,
     Split,
     fit,
-    item_places,
     predict,
     scaled,
 )
@@ -54,20 +54,21 @@ class World:
     vectors_NU: np.ndarray
     purchases: LogTable
     lines: LineEncoder
-    encoder: Any = None  # () -> Encoder: a fresh pre-trained one
+    encoder: Callable[[], Encoder] | None = None  # makes a fresh pre-trained one
 
     def inputs(self, task: Downstream) -> Inputs:
-        """The same of the task's users; one without an embedding gets the mean."""
+        """The same of the task's users. Raises InputError if one has no embedding."""
         row = {user: n for n, user in enumerate(self.users)}
         rows = np.array([row.get(user, -1) for user in task.users], np.int64)
         vectors = scaled(self.vectors_NU)
-        vectors = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])[rows]
-        if (rows < 0).any():
-            missing = int((rows < 0).sum())
-            raise ValueError(f"users: expected purchases of all of {task.name}, {missing} lack any")
+        if missing := int((rows < 0).sum()):
+            raise InputError(
+                f"users: {missing} of {len(rows)} users of {task.name!r} have no embedding; embed "
+                "again as of the same date"
+            )
         index = torch.from_numpy(rows)
         log = task.task_log.logs if task.task_log else None
-        return Inputs(vectors, _whole(self.purchases, index), log, index)
+        return Inputs(vectors[index], self.purchases.logs.whole(index), log, index)
 
     def models(self, task: Downstream) -> dict[str, Build]:
         """The models that this task can be given to, by their name in the paper."""
@@ -87,17 +88,8 @@ class World:
 
     def fine_tuned(self, out: int) -> FineTuned:
         """The pre-trained encoder under a fresh head."""
-        encoder: Encoder = self.encoder()
-        return FineTuned(encoder=encoder, out=out)
-
-
-def _whole(table: LogTable, index: torch.Tensor) -> Any:
-    """Logs of some users at their full width: batches are cut to their longest later."""
-    logs = table.logs
-    return replace(
-        logs, categories_NLC=logs.categories_NLC[index], dates_NLD=logs.dates_NLD[index],
-        texts_NL=logs.texts_NL[index], mask_NL=logs.mask_NL[index],
-    )  # fmt: skip
+        assert self.encoder is not None
+        return FineTuned(encoder=self.encoder(), out=out)
 
 
 def run(
@@ -144,15 +136,26 @@ def _recommended(
     objective: Recommendation, logits: dict[str, np.ndarray], split: Split, repeat: int
 ) -> dict[str, Any]:
     """Each test user's mean figures over its items: among 100 sampled others, and among all."""
-    taken = objective.taken_NM[split.test]
+    many = objective.taken_NM[split.test].sum(1)
     each: dict[str, np.ndarray] = {}
     for suffix, among in (("", SAMPLED), ("_full", None)):
-        user, places = item_places(logits["test"], taken, among=among, seed=repeat)
+        user, places = objective.places(logits["test"], split.test, among=among, seed=repeat)
         for figure, values in (("hr", places.hit_rate(TOP)), ("ndcg", places.ndcg(TOP)),
                                ("mrr", places.reciprocal())):  # fmt: skip
-            sums = np.bincount(user, values, len(taken))
-            each[figure + suffix] = sums / taken.sum(1)
+            each[figure + suffix] = np.bincount(user, values, len(many)) / many
     return {"each": each, "figures": {name: float(v.mean()) for name, v in each.items()}}
+
+
+def popular(task: Downstream, repeats: int) -> dict[str, Any]:
+    """The reference that knows nobody: items in the order of how many training users took them."""
+    found = []
+    assert isinstance(task.objective, Recommendation)
+    for repeat in range(repeats):
+        split = Split.draw(task.groups, repeat)
+        logits_M = task.objective.popularity(split.train).numpy()
+        logits = {"test": np.tile(logits_M, (len(split.test), 1))}
+        found.append({"test": split.test, **_recommended(task.objective, logits, split, repeat)})
+    return {"repeats": found}
 
 
 def means(result: Mapping[str, Any]) -> dict[str, Any]:

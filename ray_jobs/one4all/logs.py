@@ -19,7 +19,7 @@ import torch
 from encoders.logs import LogEmbedding, Logs
 from encoders.text import LineEncoder
 from encoders.transfer import HIDDEN
-from feature_repo.transforms import DAY_US, micros
+from feature_repo.transforms import DAY_US, data_span, micros
 
 LENGTH = 128
 DATE_PARTS = ("year", "month", "day", "weekday", "hour")
@@ -70,6 +70,12 @@ def purchases(
         params={"t": micros(cutoff), "since": _since(cutoff, days)},
     ).to_arrow_table()
     return tensors(table, users, length=length)
+
+
+def months_known(con: duckdb.DuckDBPyConnection, cutoff: datetime) -> float:
+    """How many months of events lie before a date."""
+    first, _ = data_span(con)
+    return (micros(cutoff) - first) / DAY_US / 30.4
 
 
 def tensors(table: pa.Table, users: Sequence[str], *, length: int = LENGTH) -> LogTable:

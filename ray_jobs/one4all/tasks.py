@@ -25,7 +25,7 @@ from feature_repo.sources import complete_journey
 from feature_repo.transforms import DAY_US, micros
 from ray_jobs.downstream import Binary, Recommendation
 from ray_jobs.evaluation.subject import Subject
-from ray_jobs.one4all.logs import LogTable, tensors
+from ray_jobs.one4all.logs import LENGTH, LogTable, tensors
 from ray_jobs.protocol import Protocol, Task
 
 Kind = Literal["profiling", "targeting", "recommendation"]
@@ -59,21 +59,23 @@ class Tasks:
     Args:
         lines: sentence vectors of the items' texts.
         profiles: the profiles that the embeddings have not seen; without, no task is about them.
+        length: the latest events of a task's own log that are kept.
     """
 
     def __init__(
         self, protocol: Protocol, lines: Callable[[Sequence[str]], np.ndarray],
-        profiles: pa.Table | None = None,
+        profiles: pa.Table | None = None, *, length: int = LENGTH,
     ):  # fmt: skip
         self._protocol, self._lines, self._profiles = protocol, lines, profiles
+        self._length = length
         self._con = protocol.con
 
     @classmethod
-    def of(cls, subject: Subject) -> Tasks:
+    def of(cls, subject: Subject, *, length: int = LENGTH) -> Tasks:
         """The tasks as of a snapshot's date."""
         seen = subject.dataset.demographics
         profiles = None if seen else complete_journey.profiles()
-        return cls(subject.protocol, subject.lines, profiles)
+        return cls(subject.protocol, subject.lines, profiles, length=length)
 
     def listed(self) -> dict[str, Callable[[], Downstream]]:
         """Name → task, in the order of the report."""
@@ -89,6 +91,17 @@ class Tasks:
         found["coupon recommendation"] = self.coupons
         found["next basket"] = self.next_basket
         return found
+
+    def known_labels(self, users: Sequence[str]) -> dict[str, list[str | None]]:
+        """Profile column → each user's value; None where it is not known."""
+        if self._profiles is None:
+            return {}
+        rows = (self._profiles[name].to_pylist() for name in ("user_id", "categorical"))
+        known = {user: dict(values) for user, values in zip(*rows, strict=True)}
+        return {
+            name: [known.get(user, {}).get(name) for user in users]
+            for name in ("age", "kids_count")
+        }
 
     def first_purchase(self, department: str) -> Downstream:
         """Buys in a department, among those of whom no purchase there is known."""
@@ -145,7 +158,8 @@ class Tasks:
         log = history.select(["user_id", "moment"]).append_column("text", text)
         objective = Recommendation(taken, torch.from_numpy(self._lines(words)))
         users_N = np.array(users, object)
-        return Downstream("recommendation", name, users_N, objective, tensors(log, users))
+        own = tensors(log, users, length=self._length)
+        return Downstream("recommendation", name, users_N, objective, own)
 
     def _history(self, condition: str) -> pa.Table:
         """What was taken before, a type once a day: user_id, moment, type; oldest first."""

@@ -120,6 +120,10 @@ def test_places_among_sampled_items_are_those_of_the_slow_reference() -> None:
     best = np.where(taken, logits - 100, logits)  # below every other: all that are drawn count
     assert (item_places(best, taken, among=5)[1].above == 5).all()
     assert (item_places(best, taken, among=99)[1].above == (~taken).sum(1)[user]).all()
+    known = (rng.random((4, 30)) < 0.5) & ~taken  # no candidates
+    candidates = (~taken & ~known).sum(1)[user]
+    assert (item_places(best, taken, known)[1].above == candidates).all()
+    assert (item_places(best, taken, known, among=99)[1].above == candidates).all()
 
 
 def test_vectors_are_scaled_as_a_whole() -> None:
