@@ -184,6 +184,14 @@ EMBEDDING: Final = pa.schema(
     ]
 )
 
+SCORES: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("score", pa.float64()),
+        _field("space", pa.string()),  # of the embeddings that the score was made from
+    ]
+)
+
 FACTS: Final = pa.schema(
     [
         _field("user_id", pa.string(), required=True),

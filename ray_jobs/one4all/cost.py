@@ -24,7 +24,8 @@ _SECONDS = 6.0
 
 def measure(world: World, task: Downstream, seconds: float = _SECONDS) -> dict[str, Any]:
     """Model → users per second, speed-up over the slowest, parameters, bytes per user."""
-    builds = {n: b for n, b in world.models(task).items() if n in ("P-Trans", "U-MLP")}
+    models = world.models(task)
+    builds = {name: models[name] for name in ("P-Trans", "U-MLP")}
     if world.encoder is not None:
         builds = {"fine-tuned": world.fine_tuned, **builds}
     inputs = world.inputs(task)

@@ -55,15 +55,18 @@ def protocol() -> Callable[[list[dict[str, Any]]], Protocol]:
 
 @pytest.fixture(scope="session")
 def receipts() -> list[dict[str, Any]]:
-    """Households of two tastes, some of whom go to the deli for the first time after T."""
+    """Households of two tastes, some of whom go to the deli for the first time after T.
+
+    Sixty come back after T, twelve do not.
+    """
     rng = np.random.default_rng(0)
     found = []
-    for n in range(60):
+    for n in range(72):
         taste = ("MILK", "BREAD")[n % 2]
-        for day in (-50, -20, -9, -2, 3, 10):
+        for day in (-50, -20, -9, -2, 3, 10)[: 6 if n < 60 else 4]:
             kind = taste if rng.random() < 0.8 else "RICE"
             found.append(event(f"h{n:02}", day, kind, channel=("card", "coupon")[n % 3 == 0]))
-        if n % 4 == 0:
+        if n % 4 == 0 and n < 60:
             found.append(event(f"h{n:02}", 5, "HAM"))
     return found
 

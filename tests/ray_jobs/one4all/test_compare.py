@@ -45,7 +45,7 @@ def test_every_model_meets_its_tasks(world: World, tasks: Tasks) -> None:
         inputs = world.inputs(task)
         for name, build in world.models(task).items():
             found = plain(compare.run(task, name, build, inputs, replace(FAST, epochs=1), 1))
-            assert len(found["repeats"][0]["test"]) == len(task.users) // 5
+            assert abs(len(found["repeats"][0]["test"]) - len(task.users) / 5) < 1
             assert set(compare.means(found)) == set(
                 compare.BINARY if task is first else compare.RECOMMENDATION
             )
@@ -57,7 +57,7 @@ def test_taste_in_the_embedding_is_found_and_told_apart_from_noise(
     basket = tasks.next_basket()
     wide = replace(FAST, epochs=20, patience=20, learning_rates=(1e-3, 1e-2))
     rng = np.random.default_rng(5)
-    noise = replace(world, vectors_NU=rng.normal(size=(60, 6)).astype(np.float32))
+    noise = replace(world, vectors_NU=rng.normal(size=(72, 6)).astype(np.float32))
     ours, theirs = (
         plain(compare.run(basket, "U-MLP", here.models(basket)["U-MLP"], here.inputs(basket), wide,
                           3))
