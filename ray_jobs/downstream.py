@@ -11,7 +11,6 @@ rates by validation, early stopping on validation. Which users train, validate a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -31,13 +30,14 @@ _PAIRS = 8
 
 @dataclass(frozen=True)
 class Fitting:
-    """How every downstream model is trained; the paper's values but for ``epochs``."""
+    """How every downstream model is trained; the paper's values but for when to stop."""
 
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     batch_size: int = 256
     decay: float = 0.995  # of the learning rate, each epoch
-    epochs: int = 20  # at most
-    patience: int = 4  # epochs without a better validation
+    epochs: int = 12  # at most
+    patience: int = 3  # epochs without a better validation
+    least_steps: int = 4  # of an epoch: few users are gone through more than once
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -219,7 +219,7 @@ def _fit_once(
     best, best_epoch, state = -np.inf, 0, _copy(model)
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        for rows in _batches(rng.permutation(split.train), settings.batch_size):
+        for rows in _epoch(split.train, settings, rng):
             with _autocast(settings.precision):
                 part = inputs.rows(torch.from_numpy(rows))
                 loss = objective.loss(model, part, rows, int(rng.integers(2**31)))
@@ -264,7 +264,15 @@ def scaled(vectors_NU: np.ndarray) -> Tensor:
     return torch.from_numpy((centred / (centred.std() or 1.0)).astype(np.float32))
 
 
-def _batches(rows: np.ndarray, size: int) -> Sequence[np.ndarray]:
+def _epoch(train: np.ndarray, settings: Fitting, rng: np.random.Generator) -> list[np.ndarray]:
+    """All users that train in random order, again and again until there are enough steps."""
+    steps: list[np.ndarray] = []
+    while len(steps) < settings.least_steps:
+        steps += _batches(rng.permutation(train), settings.batch_size)
+    return steps
+
+
+def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 

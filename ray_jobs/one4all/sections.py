@@ -46,7 +46,7 @@ def movies(bench: Bench) -> dict[str, Any]:
     data = movielens.Movies.open(path)
     trained = pretraining.pretrain(
         bench.results.out / "movielens", movielens.NAME, data.tables(), movielens.as_of(data),
-        Variant("MP + A"), workers=bench.settings.workers, cache=bench.subject.workspace.cache,
+        pretraining.OURS, workers=bench.settings.workers, cache=bench.subject.workspace.cache,
     )  # fmt: skip
     con = open_tables(data.tables())
     lines = bench.subject.lines
@@ -201,7 +201,7 @@ def _shortened(bench: Bench, months: int) -> Pretrained:
     subject, when = bench.subject, bench.subject.manifest.as_of
     return pretraining.pretrain(
         bench.results.out / f"history-{months}", subject.dataset.name,
-        pretraining.latest_months(subject.con, when, months), when, Variant("MP + A"),
+        pretraining.latest_months(subject.con, when, months), when, pretraining.OURS,
         workers=bench.settings.workers, cache=subject.workspace.cache,
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ class One4All(BaseModel):
         None, description="Parquet file with user_id and embedding, instead of the snapshot's own"
     )
     repeats: int = Field(3, ge=1, description="of each model and task; the paper's are 10")
-    epochs: int = Field(20, ge=1, description="at most, of each downstream model")
+    epochs: int = Field(12, ge=1, description="at most, of each downstream model")
     length: int = Field(logs.LENGTH, ge=1, description="latest events that a Transformer reads")
     precision: str = Field(
         "bfloat16", pattern="^(float32|bfloat16)$", description="of every downstream model"

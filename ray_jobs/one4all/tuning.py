@@ -28,7 +28,7 @@ class PurchaseEncoder(nn.Module):
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return int(self.model.config.dim)
+        return int(self.model.width)
 
     def forward(self, users_B: Tensor) -> Tensor:
         """The vectors that publishing would write, while nothing is tuned yet."""

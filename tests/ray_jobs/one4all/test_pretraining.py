@@ -22,9 +22,11 @@ def test_the_four_pretrainings_differ_in_state_and_augmentation() -> None:
     told = {}
     for variant in AUGMENTATION:
         config = variant.of(presets.preset(pretraining.PRESET)).shopper_bert
-        told[variant.name] = (config.variant, config.augment_share)
-    assert told == {"MP": ("mp", 0.0), "MP + A": ("mp", 0.3), "CLS": ("cls", 0.0),
-                    "CLS + A": ("cls", 0.3)}  # fmt: skip
+        told[variant.name] = (config.variant, config.augment_share, config.pooling)
+    assert told == {
+        "MP": ("mp", 0.0, "mean"), "MP + A": ("mp", 0.3, "mean"), "CLS": ("cls", 0.0, "mean"),
+        "CLS + A": ("cls", 0.3, "mean"), "counts + A (ours)": ("mp", 0.3, "counts"),
+    }  # fmt: skip
 
 
 def test_who_bought_nothing_is_cold() -> None:
@@ -45,7 +47,7 @@ def test_variants_train_embed_and_can_be_tuned(
 ) -> None:
     small = presets.preset(pretraining.PRESET)
     tiny = replace(
-        small, shopper_bert=ShopperBertConfig(dim=8, layers=1, heads=2, length=6),
+        small, shopper_bert=ShopperBertConfig(dim=8, layers=1, heads=2, length=6, pooling="counts"),
         stages={**small.stages, "shopper_bert": presets.Training(steps=2, batch_size=8)},
     )  # fmt: skip
     monkeypatch.setattr(presets, "preset", lambda name: tiny)
@@ -53,7 +55,7 @@ def test_variants_train_embed_and_can_be_tuned(
     tables = {n: opened.con.sql(f"SELECT * FROM {n}").to_arrow_table() for n in ("events", "items")}
     users = [str(user) for user in opened.everyone]
     found = pretraining.pretrain(tmp_path / "ws", "market", tables, opened.cutoff, Variant("MP"))
-    assert found.of(users).shape == (72, 8) and np.abs(found.of(users)).sum() > 0
+    assert found.of(users).shape == (72, 16) and np.abs(found.of(users)).sum() > 0
 
     from encoders.text import LineEncoder
 
@@ -64,7 +66,7 @@ def test_variants_train_embed_and_can_be_tuned(
         assert torch.allclose(
             encoder(rows), torch.from_numpy(found.of([users[r] for r in rows])), atol=1e-5
         )
-    assert encoder.dim == 8
+    assert encoder.dim == 16
     encoder(rows).sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
     assert fresh() is not encoder

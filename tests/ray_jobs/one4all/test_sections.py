@@ -114,7 +114,8 @@ def test_studies_train_anew_and_judge_by_the_light_model(
     found = {**sections.augmentation(bench), **sections.history(bench)}
     assert asked == [
         "augmentation MP", "augmentation MP + A", "augmentation CLS", "augmentation CLS + A",
-        *(f"history-{months} MP + A" for months in (1, 3, 6, 10)),
+        "augmentation counts + A (ours)",
+        *(f"history-{months} counts + A (ours)" for months in (1, 3, 6, 10)),
     ]  # fmt: skip
     assert (bench.results.out / "history.png").exists()
     page = report.page(plain({**HEAD, **bench.head, **found}))
