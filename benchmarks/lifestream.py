@@ -9,16 +9,20 @@ pytorch-lifestream pins older versions than ours, so it lives in an environment 
     python -m ray_jobs.evaluate … --peers PEERS
 
 Reads receipts known strictly before the date, and nothing of this project's code. Writes
-``PEERS/CoLES_256.parquet`` and ``PEERS/CPC_256.parquet`` (user_id, embedding). Made for the public
-interface of version 0.7.0.
+``PEERS/CoLES_256.parquet`` and ``PEERS/CPC_256.parquet`` (user_id, embedding), and how long
+training took over how many events in a ``.json`` beside each. Made for the public interface of
+version 0.7.0.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -37,13 +41,16 @@ def main() -> None:
     parser.add_argument("--as-of", type=datetime.fromisoformat, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=sorted(METHODS))
     given = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     users, sizes = sequences(given.tables, given.as_of)
-    for name, module in {"CoLES_256": coles, "CPC_256": cpc}.items():
-        vectors = train(module(sizes), users, given.epochs, name)
-        write(given.out / f"{name}.parquet", [user["user_id"] for user in users], vectors)
+    for name in given.methods:
+        torch.manual_seed(0)
+        vectors, cost = train(METHODS[name](sizes), users, given.epochs, name)
+        write(given.out / f"{name}_256.parquet", [user["user_id"] for user in users], vectors)
+        (given.out / f"{name}_256.json").write_text(json.dumps(cost))
 
 
 def sequences(tables: Path, as_of: datetime) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -100,14 +107,16 @@ def cpc(sizes: dict[str, int]) -> tuple[Any, Any]:
     return module, partial(CpcDataset, min_len=25, max_len=LENGTH)
 
 
+METHODS = {"CoLES": coles, "CPC": cpc}
+
 _adam = partial(torch.optim.Adam, lr=2e-3)
 _steps = partial(torch.optim.lr_scheduler.StepLR, step_size=5, gamma=0.6)
 
 
 def train(
     pair: tuple[Any, Any], users: list[dict[str, Any]], epochs: int, name: str
-) -> np.ndarray:  # fmt: skip
-    """Vectors of all users, float32 [N, HIDDEN]."""
+) -> tuple[np.ndarray, dict[str, float]]:  # fmt: skip
+    """Vectors of all users, float32 [N, HIDDEN]; seconds of training and events it read."""
     import pytorch_lightning as pl
     from ptls.data_load.datasets import MemoryMapDataset, inference_data_loader
     from ptls.frames import PtlsDataModule
@@ -116,9 +125,21 @@ def train(
     data = PtlsDataModule(
         train_data=dataset(MemoryMapDataset(users)), train_batch_size=BATCH, train_num_workers=0
     )
-    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False,
+
+    class Count(pl.Callback):
+        events = 0
+
+        def on_train_batch_end(
+            self, trainer: Any, module: Any, outputs: Any, batch: Sequence[Any], index: int
+        ) -> None:
+            self.events += int(batch[0].seq_lens.sum())
+
+    count = Count()
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[count],
                          enable_checkpointing=False)  # fmt: skip
+    started = perf_counter()
     trainer.fit(module, data)
+    cost = {"seconds": perf_counter() - started, "events": float(count.events)}
     last = [{k: v if k == "user_id" else v[-LENGTH:] for k, v in user.items()} for user in users]
     module.eval()
     pieces = []
@@ -126,8 +147,8 @@ def train(
         for batch in inference_data_loader(last, num_workers=0, batch_size=256):
             pieces.append(module.seq_encoder(batch).numpy())
     vectors: np.ndarray = np.concatenate(pieces)
-    print(f"{name}: {vectors.shape}")
-    return vectors
+    print(f"{name}: {vectors.shape}, {cost['events'] / cost['seconds']:,.0f} events/s")
+    return vectors, cost
 
 
 def write(path: Path, users: list[str], vectors: np.ndarray) -> None:

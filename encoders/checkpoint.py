@@ -25,6 +25,7 @@ from encoders.catalogue import FILE as CATALOGUE
 from encoders.catalogue import Catalogue
 from encoders.rewriter_model import RewriterModel
 from encoders.search import SearchEncoder
+from encoders.shopper_bert import ShopperBert
 from encoders.tabular import TabularEncoder
 
 MODELS: dict[str, Any] = {
@@ -33,6 +34,7 @@ MODELS: dict[str, Any] = {
     "search": SearchEncoder,
     "alignment": FoundModel,
     "rewriter": RewriterModel,
+    "shopper_bert": ShopperBert,
 }
 
 

@@ -1,9 +1,10 @@
-"""Every Feast object, derived from what lies in the workspace: weekly parts, manifests, LIVE.
+"""Every Feast object, derived from what lies in the workspace: parts, manifests, LIVE.
 
 The command ``feast apply`` deletes whatever its scan does not see, so this file always yields all
 that should exist: the weekly views that have parts, one view for each kind of each kept snapshot,
-and the feature services, which point at the live snapshot's views. Downstream teams name a service
-(``user_embeddings``) and read the feature ``fused_embedding:embedding``, whatever is live.
+the scores that downstream teams handed back, and the feature services, which point at the live
+snapshot's views. Downstream teams name a service (``user_embeddings``) and read the feature
+``fused_embedding:embedding``, whatever is live.
 
 It is the only file that Feast scans (``.feastignore``) and, with ``store.py``, the only one that
 imports feast. Run by hand as::
@@ -70,7 +71,23 @@ def feature_objects(workspace: Workspace) -> list[Entity | FeatureView | Feature
     }
     live = store.live() if store.live_id() else None
     services = [_service(kind, entry, views) for kind, entry in live.kinds.items()] if live else []
-    return [entity, *weekly_views(workspace), *views.values(), *services]
+    scores = score_views(workspace, entity)
+    return [entity, *weekly_views(workspace), *scores, *views.values(), *services]
+
+
+def score_views(workspace: Workspace, entity: Entity | None = None) -> list[FeatureView]:
+    """One view per name under ``scores/``; a score stays valid until there is another."""
+    wanted = pa.schema([f for f in schema.SCORES if f.name not in _BOOKKEEPING])
+    return [
+        _view(score_view(directory.name), directory, wanted, entity or _user(), ttl=timedelta(0))
+        for directory in sorted(workspace.scores.glob("*"))
+        if parts(directory)
+    ]
+
+
+def score_view(name: str) -> str:
+    """The view of a score: ``big_spender_score`` for big_spender."""
+    return f"{name}_score"
 
 
 def service_name(kind: str) -> str:

@@ -48,6 +48,7 @@ class KindEntry(_Model):
     kind: Kind
     dim: int = Field(gt=0)
     count: int = Field(ge=0)
+    cold: int = Field(0, ge=0)  # users of whom it knows nothing: vector 0, in no ranking
     parts: list[RelativePath]
     view: str
     collection: str

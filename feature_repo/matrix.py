@@ -3,6 +3,9 @@
 An index answers "the nearest hundred"; an audience is any size, above any score, within any filter.
 That is one product over all rows, read block by block from the file.
 
+Users of whom a kind knows nothing are *cold*: their vector is 0. The manifest counts them, and no
+ranking holds them: a score of 0 would place them before users whose taste is known to be another.
+
 A score must depend on the vector alone, not on where it lies: users with equal vectors are tied,
 and ties go by user_id. BLAS' matrix-vector product treats the rows at a block's edge with another
 kernel, so equal rows come out one bit apart; ``np.vecdot`` treats every row alike. It is no slower:
@@ -31,9 +34,12 @@ _BLOCK_ROWS: Final = 8_192  # 8 MB at 256 dimensions
 
 
 class Matrix:
-    """``vectors`` [N, dim] float32 and, row by row, ``users``: an Arrow array of N distinct ids."""
+    """``vectors`` [N, dim] float32 and, row by row, ``users``: an Arrow array of N distinct ids.
 
-    def __init__(self, vectors: Floats, users: pa.Array) -> None:
+    ``cold`` is how many of the rows are 0 because nothing is known of their users.
+    """
+
+    def __init__(self, vectors: Floats, users: pa.Array, cold: int = 0) -> None:
         if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) != len(users):
             raise InputError(
                 f"vectors: expected float32 [{len(users)}, dim], one row per user, "
@@ -41,6 +47,7 @@ class Matrix:
             )
         self.vectors = vectors
         self.users = users
+        self.cold = cold
 
     @classmethod
     def open(cls, manifest: Manifest, kind: str, workspace: Workspace) -> Matrix:
@@ -58,7 +65,7 @@ class Matrix:
                 f"{path} holds {vectors.dtype} {list(vectors.shape)}, its manifest says "
                 f"float32 {[manifest.num_users, entry.dim]}; {remedy}"
             )
-        return cls(vectors, table["user_id"].combine_chunks())
+        return cls(vectors, table["user_id"].combine_chunks(), entry.cold)
 
     @staticmethod
     def write(path: Path, matrix: npt.NDArray[np.floating]) -> None:
@@ -81,6 +88,15 @@ class Matrix:
         """The user ids in row order, as Python strings."""
         ids: list[str] = self.users.to_pylist()
         return ids
+
+    @cached_property
+    def warm(self) -> npt.NDArray[np.bool_]:
+        """[N] which users may be ranked: all but the cold ones."""
+        warm = np.ones(len(self.vectors), bool)
+        for start in range(0, len(warm) if self.cold else 0, _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            warm[block] = self.vectors[block].any(axis=1)
+        return warm
 
     def scores(self, query: npt.NDArray[np.floating]) -> Floats:
         """Inner product of ``query`` [dim] with every row: [N] float32."""
@@ -109,6 +125,7 @@ class Matrix:
 
         ``allowed`` [N] says which rows may appear at all, ``min_score`` which scores are enough;
         both act before ``k``, so an audience is as large as asked for if there are the users.
+        Cold users never appear.
         """
         if k is not None and k < 1:
             raise InputError(f"k: expected at least 1, got {k}")
@@ -118,7 +135,7 @@ class Matrix:
                 f"got {allowed.dtype} {list(allowed.shape)}"
             )
         scores = self.scores(query)
-        rows = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+        rows = np.flatnonzero(self.warm if allowed is None else self.warm & allowed)
         if min_score is not None:
             rows = rows[scores[rows] >= min_score]
         if k is not None and k < len(rows):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import durable
@@ -63,10 +64,11 @@ def derive(workspace: Workspace, vectors_uri: str | None = None) -> Manifest:
 
 def load_collections(workspace: Workspace, manifest: Manifest, vectors: Vectors) -> list[str]:
     """Fill what is missing or incomplete in Milvus from the matrices; returns the collections."""
-    short = [e for e in manifest.kinds.values() if vectors.count(e.collection) != e.count]
+    kinds = manifest.kinds.values()
+    short = [e for e in kinds if vectors.count(e.collection) != e.count - e.cold]
     for entry in short:
         _load(workspace, manifest, entry, vectors)
-        log.info("filled the collection %s with %d rows", entry.collection, entry.count)
+        log.info("filled %s with %d rows", entry.collection, entry.count - entry.cold)
     return [entry.collection for entry in short]
 
 
@@ -100,15 +102,19 @@ def _derive_vectors(workspace: Workspace, manifest: Manifest, vectors: Vectors) 
     load_collections(workspace, manifest, vectors)
     if entry := manifest.kinds.get(_ALIASED):
         vectors.set_alias(ALIAS, entry.collection)
+    else:  # or outsiders would go on reading what is no longer live
+        vectors.drop_alias(ALIAS)
 
 
 def _load(workspace: Workspace, manifest: Manifest, entry: KindEntry, vectors: Vectors) -> None:
+    """The warm rows: a search then needs no filter to leave cold users out."""
     matrix = Matrix.open(manifest, entry.kind, workspace)
+    metadata = filterable(pq.read_table(workspace.root / manifest.users))
     vectors.create(
         entry.collection,
-        matrix.ids,
-        matrix.vectors,
+        matrix.users.filter(pa.array(matrix.warm)).to_pylist(),
+        matrix.vectors[matrix.warm] if matrix.cold else matrix.vectors,
         space=manifest.space,
         as_of=manifest.as_of,
-        metadata=filterable(pq.read_table(workspace.root / manifest.users)),
+        metadata=metadata.filter(pa.array(matrix.warm)),
     )

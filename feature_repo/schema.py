@@ -166,6 +166,14 @@ HABITS_WEEKLY: Final = pa.schema(
     ]
 )
 
+PURCHASES_WEEKLY: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("products", _TEXTS),  # {"text": …, "categories": […]} as JSON, oldest first
+        _field("bought_at", pa.list_(pa.int64())),  # microseconds since 1970, aligned with products
+    ]
+)
+
 EMBEDDING: Final = pa.schema(
     [
         *_WEEKLY,
@@ -173,6 +181,14 @@ EMBEDDING: Final = pa.schema(
         _field("space", pa.string()),
         _field("snapshot", pa.string()),
         _field("trained_as_of", TIMESTAMP),
+    ]
+)
+
+SCORES: Final = pa.schema(
+    [
+        *_WEEKLY,
+        _field("score", pa.float64()),
+        _field("space", pa.string()),  # of the embeddings that the score was made from
     ]
 )
 
@@ -202,6 +218,12 @@ FACT_KINDS: Final = ("purchase", "browsing", "search", "click", "channel")
 
 AGGREGATE_PREFIX: Final = "agg_"  # profile columns made by hand from counts and sums
 
-WEEKLY_VIEWS: Final = ("behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly")
+WEEKLY_VIEWS: Final = (
+    "behaviour_weekly",
+    "profile_weekly",
+    "search_weekly",
+    "habits_weekly",
+    "purchases_weekly",
+)
 
-EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused")
+EMBEDDING_KINDS: Final = ("behaviour", "tabular", "search", "fused", "shopper_bert")

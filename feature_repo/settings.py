@@ -81,6 +81,11 @@ class Workspace:
         return self.root / "prompts"
 
     @property
+    def scores(self) -> Path:
+        """What downstream teams handed back, a directory for each name."""
+        return self.root / "scores"
+
+    @property
     def live_file(self) -> Path:
         return self.root / "LIVE"
 

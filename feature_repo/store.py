@@ -123,11 +123,15 @@ class FeatureStore:
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
 
-    def feature_hash(self) -> str:
-        """Hash of the weekly views' definitions: names, features, types, ttl."""
+    def feature_hash(self, of: Sequence[str] | None = None) -> str:
+        """Hash of the weekly views' definitions: names, features, types, ttl.
+
+        ``of`` names the views that count, default all: a space hangs on what its models read.
+        """
         views = [
             (view.name, sorted((f.name, str(f.dtype)) for f in view.features), str(view.ttl))
             for view in weekly_views(self.workspace)
+            if of is None or view.name in of
         ]
         return hashlib.sha256(json.dumps(sorted(views)).encode()).hexdigest()
 

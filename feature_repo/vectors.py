@@ -143,6 +143,12 @@ class Vectors:
             change = self._client.alter_alias if alias in known else self._client.create_alias
             change(collection_name=collection, alias=alias, timeout=_SECONDS)
 
+    def drop_alias(self, alias: str) -> None:
+        """Remove ``alias``; nothing happens if there is none."""
+        with _translated(self.uri):
+            if alias in self._client.list_aliases(timeout=_SECONDS)["aliases"]:
+                self._client.drop_alias(alias=alias, timeout=_SECONDS)
+
     def alias(self, alias: str) -> str | None:
         """The collection that ``alias`` points at, or None."""
         with _translated(self.uri):

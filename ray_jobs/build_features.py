@@ -22,6 +22,7 @@ from feature_repo import durable
 from feature_repo.errors import InputError
 from feature_repo.habits import habits_weekly
 from feature_repo.profiles import profile_weekly
+from feature_repo.purchases import purchases_weekly
 from feature_repo.schema import CANONICAL
 from feature_repo.settings import Workspace
 from feature_repo.sources import CanonicalTables, read_source, source_fingerprint
@@ -98,7 +99,8 @@ def build(workspace: Workspace, dataset: Dataset, as_of: datetime) -> dict[str, 
         con = open_tables(workspace.root / dataset.tables)
         views = {"behaviour_weekly": behaviour_weekly(con, as_of),
                  "profile_weekly": profile_weekly(con, as_of),
-                 "habits_weekly": habits_weekly(con, as_of)}  # fmt: skip
+                 "habits_weekly": habits_weekly(con, as_of),
+                 "purchases_weekly": purchases_weekly(con, as_of)}  # fmt: skip
         if con.sql("SELECT count(*) FROM searches").fetchall()[0][0]:
             views["search_weekly"] = search_weekly(con, as_of)
         con.close()

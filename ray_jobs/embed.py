@@ -10,11 +10,9 @@ before the weights were trained is refused, since such weights have seen its out
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +21,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import Field
 
 from encoders import checkpoint
-from encoders.alignment import FoundModel
-from encoders.batch import Collate
-from encoders.text import LineEncoder
 from feature_repo import durable
 from feature_repo.errors import InputError
 from feature_repo.matrix import Matrix
@@ -45,57 +39,48 @@ from feature_repo.snapshots import (
     part_name,
     view_name,
 )
-from feature_repo.store import FeatureStore
-from feature_repo.transforms import micros, open_tables, users_before
-from ray_jobs import frames, retrieval
+from feature_repo.transforms import micros
 from ray_jobs.build_features import Dataset, build, read_dataset
 from ray_jobs.command import Date, Job, console, main, parse_date
-from ray_jobs.objectives import collate_for
+from ray_jobs.space import Part, Space, embed_at, open_space
 from ray_jobs.stages import run_stage
-
-_BATCH = 512
 
 
 class Embed(Job):
     """Embed every user known before a date, or before each of several dates."""
 
-    checkpoint: str | None = Field(None, description="alignment checkpoint; default the latest")
+    checkpoint: str | None = Field(
+        None, description="default the latest alignment, or else shopper_bert, checkpoint"
+    )
+    beside: list[str] = Field(
+        [], description="checkpoint of another model whose embedding joins the snapshot; may repeat"
+    )
     as_of: Date | None = Field(None, description="one date")
     dates: str | None = Field(None, description="FIRST:LAST:STEP, e.g. 2017-08-14:2017-11-06:7d")
-
-
-@dataclass(frozen=True)
-class Space:
-    """An embedding function: its model, where it came from, and its identity."""
-
-    id: str
-    model: FoundModel
-    info: checkpoint.CheckpointInfo
-    directory: Path
-    sha256: str
-
-    @property
-    def trained_as_of(self) -> datetime:
-        """Everything known strictly before this may be in the weights."""
-        return parse_date(self.info.trained_as_of)
 
 
 def run(settings: Embed) -> dict[str, Any]:
     """Embed and commit a snapshot; returns the stage's record (``snapshot`` is its id)."""
     workspace = settings.place
-    directory = Path(settings.checkpoint or latest_checkpoint(workspace)).resolve()
-    return embed(workspace, read_dataset(workspace), directory, parse_dates(settings))
+    named = settings.checkpoint or latest_checkpoint(workspace, "alignment", "shopper_bert")
+    directory = Path(named).resolve()
+    beside = [Path(each).resolve() for each in settings.beside]
+    return embed(workspace, read_dataset(workspace), directory, parse_dates(settings), beside)
 
 
 def embed(
-    workspace: Workspace, dataset: Dataset, directory: Path, dates: Sequence[datetime]
+    workspace: Workspace,
+    dataset: Dataset,
+    directory: Path,
+    dates: Sequence[datetime],
+    beside: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Write all kinds of the checkpoint's space at ``dates``; the last one gets the matrices."""
-    trained_as_of = parse_date(checkpoint.read_info(directory).trained_as_of)
-    check_space_dates(trained_as_of, dates)
+    """Write all kinds of the checkpoints' space at ``dates``; the last one gets the matrices."""
+    for each in (directory, *beside):
+        check_space_dates(parse_date(checkpoint.read_info(each).trained_as_of), dates)
     for anchor in _anchors(dates):
         build(workspace, dataset, anchor)
-    space = open_space(workspace, directory)
+    space = open_space(workspace, [directory, *beside])
 
     def work(key: str) -> dict[str, Any]:
         store = SnapshotStore(workspace)
@@ -119,69 +104,21 @@ def embed(
         return {"snapshot": snapshot, "outputs": [f"snapshots/{snapshot}/manifest.json"],
                 "num_users": len(users)}  # fmt: skip
 
-    inputs = [space.id, space.sha256, dataset.tables, [d.isoformat() for d in dates]]
+    inputs = [space.id, space.fingerprint, dataset.tables, [d.isoformat() for d in dates]]
     return run_stage(workspace, "embed", inputs, work)
 
 
-def embed_at(
-    workspace: Workspace, dataset: Dataset, space: Space, date: datetime
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Every user known before ``date`` and their vectors by kind, float32 [N, dim]."""
-    con = open_tables(workspace.root / dataset.tables)
-    users = users_before(con, date)
-    con.close()
-    config = space.model.config
-    longer = [part.windows for part in (config.habits, config.assortment) if part is not None]
-    weeks = max([config.windows, *longer])
-    ends = retrieval.window_grid(date, weeks)
-    tables = retrieval.weekly_rows(workspace, users, ends)
-    sentences = LineEncoder(workspace.cache, model=space.model.config.text.model)
-    history = frames.history(tables, LineEncoder(workspace.cache), sentences)
-    rows = history.rows(users, [micros(date)] * len(users))
-    if (missing := int((rows < 0).sum())) > 0:
-        raise InputError(
-            f"date: {missing} of {len(users)} users have no weekly row at {date:%Y-%m-%d}; run "
-            "`python -m ray_jobs.build_features` as of that date"
-        )
-    return users, encode_rows(space.model, collate_for(space.model, history), rows)
-
-
-@torch.inference_mode()
-def encode_rows(model: FoundModel, collate: Collate, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Vectors by kind of some history rows, float32 [n, dim]."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(rows), _BATCH):
-        batch = collate(rows[start : start + _BATCH])
-        vectors = model.modalities(batch)
-        for kind, vector in {**vectors, "fused": model.fuse(vectors, batch)}.items():
-            parts.setdefault(kind, []).append(vector.float().numpy())
-    return {kind: np.concatenate(pieces) for kind, pieces in parts.items()}
-
-
-def open_space(workspace: Workspace, directory: Path) -> Space:
-    """The space of an alignment checkpoint under the workspace's feature definitions."""
-    model, info = checkpoint.load(directory, expect="alignment")
-    current = FeatureStore(workspace).feature_hash()
-    if info.feature_hash != current:
-        raise InputError(
-            f"checkpoint: {directory} was trained on other feature definitions "
-            f"({info.feature_hash[:8]}…, now {current[:8]}…): train again"
-        )
-    sha256 = checkpoint.fingerprint(directory)
-    identity = hashlib.sha256(f"{sha256}{current}".encode()).hexdigest()[:16]
-    return Space(identity, model, info, directory, sha256)
-
-
-def latest_checkpoint(workspace: Workspace) -> Path:
-    """The alignment checkpoint that was trained last."""
-    records = (workspace.root / "stages").glob("train-alignment-*.json")
-    newest = max(records, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise InputError(
-            f"checkpoint: {workspace.root} has none yet; run `python -m ray_jobs.train --stage "
-            "alignment …` or name one with --checkpoint"
-        )
-    return workspace.root / json.loads(newest.read_bytes())["checkpoint"]
+def latest_checkpoint(workspace: Workspace, *stages: str) -> Path:
+    """The checkpoint that was trained last of the first of these stages that was trained at all."""
+    for stage in stages or ("alignment",):
+        records = (workspace.root / "stages").glob(f"train-{stage}-*.json")
+        newest = max(records, key=lambda path: path.stat().st_mtime, default=None)
+        if newest is not None:
+            return workspace.root / json.loads(newest.read_bytes())["checkpoint"]
+    raise InputError(
+        f"checkpoint: {workspace.root} has none yet; run `python -m ray_jobs.train --stage "
+        "alignment …` or name one with --checkpoint"
+    )
 
 
 def parse_dates(settings: Embed) -> list[datetime]:
@@ -244,7 +181,8 @@ def _write_kind(
     Matrix.write(path, matrix)
     parts = [f"{home}/embeddings/{kind}/{part_name(date)}" for date in dates]
     return KindEntry(
-        kind=kind, dim=matrix.shape[1], count=len(matrix), parts=[*earlier, *parts],
+        kind=kind, dim=matrix.shape[1], count=len(matrix), cold=int((~matrix.any(1)).sum()),
+        parts=[*earlier, *parts],
         view=view_name(kind, snapshot), collection=collection_name(kind, snapshot),
         matrix=f"{home}/matrix/{kind}.npy", matrix_sha256=durable.sha256(path),
     )  # fmt: skip
@@ -254,17 +192,21 @@ def _manifest(
     workspace: Workspace, dataset: Dataset, space: Space, snapshot: str, as_of: datetime,
     kinds: dict[str, KindEntry], num_users: int,
 ) -> Manifest:  # fmt: skip
-    inside = space.directory.is_relative_to(workspace.root)
-    path = space.directory.relative_to(workspace.root) if inside else space.directory
     return Manifest(
         id=snapshot, space=space.id, as_of=as_of, trained_as_of=space.trained_as_of,
-        horizon_days=space.info.horizon_days, created_at=datetime.now(UTC),
-        feature_hash=space.info.feature_hash,
-        checkpoints={"alignment": CheckpointEntry(path=str(path), sha256=space.sha256)},
+        horizon_days=space.horizon_days, created_at=datetime.now(UTC),
+        feature_hash=space.feature_hash,
+        checkpoints={name: _entry(workspace, part) for name, part in space.parts.items()},
         kinds=kinds, num_users=num_users, users=f"snapshots/{snapshot}/users.parquet", reports=[],
         built_by=getpass.getuser(), version=version("openfound"), source=dataset.name,
         synthetic=dataset.synthetic,
     )  # fmt: skip
+
+
+def _entry(workspace: Workspace, part: Part) -> CheckpointEntry:
+    inside = part.directory.is_relative_to(workspace.root)
+    path = part.directory.relative_to(workspace.root) if inside else part.directory
+    return CheckpointEntry(path=str(path), sha256=part.sha256)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""How good a snapshot is: FOUND's tables on the snapshot's own data, beside strong baselines.
+"""How good a snapshot is: the papers' tables on the snapshot's own data, beside strong baselines.
 
     python -m ray_jobs.evaluate --suite found --workspace DIR --out REPORT
+    python -m ray_jobs.evaluate --suite one4all --workspace DIR --out REPORT
     python -m ray_jobs.evaluate … --only zero-shot,probes
     python -m ray_jobs.evaluate … --full            what trains models of its own too: hours
 
 Writes report.md, report.json and figures. The snapshot is judged on what happened from its
 ``as_of`` on, which its weights have not seen. A killed run goes on where it stopped; a report
-shows the sections that were measured. How each figure is made: docs/evaluation.md.
+shows the sections that were measured. How each figure is made: docs/evaluation.md (FOUND) and
+docs/one4all.md.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from feature_repo import durable
 from ray_jobs import presets, visualise
@@ -36,16 +38,19 @@ from ray_jobs.evaluation import (
 )
 from ray_jobs.evaluation.bootstrap import Resamples
 from ray_jobs.evaluation.methods import methods, sentence
-from ray_jobs.evaluation.results import Results
+from ray_jobs.evaluation.results import Results, plain
 from ray_jobs.evaluation.subject import EARLIER, Subject
+from ray_jobs.one4all import report as one4all_report
+from ray_jobs.one4all import sections as one4all
+from ray_jobs.one4all.settings import Bench, One4All
 from ray_jobs.protocol import FINAL_CUTOFF
 from ray_jobs.stages import code_version
 
 
-class Evaluate(Job):
+class Evaluate(Job, One4All):
     """Evaluate a snapshot."""
 
-    suite: Literal["found"] = "found"
+    suite: Literal["found", "one4all"] = "found"
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for report.md, report.json and figures")
     only: str = Field("", description="sections, by comma; default those that train nothing")
@@ -59,15 +64,19 @@ class Evaluate(Job):
 
     @field_validator("only")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        there = one4all.SECTIONS if info.data.get("suite") == "one4all" else SECTIONS
         for name in filter(None, value.split(",")):
-            if name not in SECTIONS:
-                raise ValueError(f"expected some of {', '.join(SECTIONS)}, got {name!r}")
+            if name not in there:
+                raise ValueError(f"expected some of {', '.join(there)}, got {name!r}")
         return value
 
     @property
     def sections(self) -> list[str]:
         """Names of the sections to measure, in the order of the report."""
+        if self.suite == "one4all":
+            asked = self.only.split(",") if self.only else list(one4all.SECTIONS)
+            return [name for name in one4all.SECTIONS if name in asked]
         chosen = self.only.split(",") if self.only else [n for n in SECTIONS if n not in _TRAINING]
         return [n for n in SECTIONS if n in chosen or (self.full and n in _TRAINING)]
 
@@ -82,11 +91,18 @@ def run(settings: Evaluate) -> dict[str, Any]:
         "snapshot": manifest.id, "space": manifest.space, "as_of": manifest.as_of.isoformat(),
         "trained_as_of": manifest.trained_as_of.isoformat(), "households": manifest.num_users,
         "source": manifest.source, "synthetic": manifest.synthetic, "code": code_version(),
+        "suite": settings.suite,
     }  # fmt: skip
+    bench = Bench(subject, results, settings)
+    if settings.suite == "one4all":
+        head |= bench.head
     found = {**_measured_before(out, head), **head}
     for name in settings.sections:
         console.print(f"[bold]{name}[/] …")
-        found.update(SECTIONS[name](subject, results, settings))
+        if settings.suite == "one4all":
+            found.update(one4all.SECTIONS[name](bench))
+        else:
+            found.update(SECTIONS[name](subject, results, settings))
         _write(found, out)
     console.print(f"report: {out / 'report.md'}")
     return found
@@ -241,9 +257,10 @@ def _planted(subject: Subject, results: Results, settings: Evaluate) -> dict[str
 
 def _write(found: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(found, indent=2, allow_nan=False)
+    content = json.dumps(plain(found), indent=2, allow_nan=False)
     durable.write(out / "report.json", content.encode())
-    durable.write(out / "report.md", report.page(found).encode())
+    page = one4all_report.page if found["suite"] == "one4all" else report.page
+    durable.write(out / "report.md", page(found).encode())
 
 
 Section = Callable[[Subject, Results, Evaluate], dict[str, Any]]

@@ -25,7 +25,7 @@ from ray_jobs.command import Job, console, main
 class Export(Job):
     """Export one kind of embedding."""
 
-    kind: str = Field("fused", description="behaviour, tabular, search or fused")
+    kind: str = Field("fused", description="behaviour, tabular, search, fused or shopper_bert")
     out: str = Field(description="Parquet file to write")
     snapshot: str | None = Field(None, description="id; default the live one")
 

@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.batch import History
+from encoders.purchases import PurchaseHistory
 from encoders.text import LineEncoder
 
 SEARCH_VIEW = "search_weekly"
 HABITS_VIEW = "habits_weekly"
+PURCHASES_VIEW = "purchases_weekly"
 
 
 def save(tables: dict[str, pa.Table], directory: Path) -> None:
@@ -36,5 +38,12 @@ def history(
     """
     rows = tables["behaviour_weekly"], tables["profile_weekly"], tables.get(SEARCH_VIEW)
     cut = History(*rows, lines, tables.get(HABITS_VIEW), sentences or lines)
+    lines.save()
+    return cut
+
+
+def purchases(tables: dict[str, pa.Table], lines: LineEncoder) -> PurchaseHistory:
+    """Weekly purchases as a history of tokens; each product's text is embedded once and kept."""
+    cut = PurchaseHistory(tables[PURCHASES_VIEW], lines)
     lines.save()
     return cut

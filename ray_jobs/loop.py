@@ -54,13 +54,14 @@ def run_one(config: dict[str, Any]) -> None:
     )  # fmt: skip
     model.train()
     parts: dict[str, float] = {}
+    precision = settings.precision or config["precision"]
     for step in range(done, settings.steps):
         objective.before_step(step)
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * settings.learning_rate * _schedule(step, settings)
         torch.manual_seed(np.random.SeedSequence([spec.seed, step, rank]).generate_state(1)[0])
         batch = objective.batch(step, rank, settings.batch_size // world)
-        with _autocast(config["precision"], device):
+        with _autocast(precision, device):
             total, named = model(_on(batch, device))
         optimizer.zero_grad()
         total.backward()

@@ -24,13 +24,15 @@ from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.catalogue import Catalogue
 from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
+from encoders.purchases import PurchaseHistory, fit_vocabularies
 from encoders.search import SearchEncoder
+from encoders.shopper_bert import ShopperBert
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import MINILM, LineEncoder, load_language_model
 from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
-from ray_jobs import frames
+from ray_jobs import frames, pretext
 from ray_jobs.facts import selected
 from ray_jobs.presets import Preset
 
@@ -68,6 +70,8 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
     torch.manual_seed(spec.seed)
     tables = frames.read(Path(spec.frames))
     lines = LineEncoder(Path(spec.cache))
+    if spec.stage == "shopper_bert":
+        return _shopper_bert(spec, frames.purchases(tables, lines))
     same = spec.preset.text.model == MINILM
     sentences = lines if same else LineEncoder(Path(spec.cache), model=spec.preset.text.model)
     history = frames.history(tables, lines, sentences)
@@ -101,6 +105,12 @@ def _search(spec: StageSpec, history: History) -> Objective:
     )  # fmt: skip
     searched = np.flatnonzero(history.searches.length) if history.searches else np.zeros(0, int)
     return Objective(model, _rows(spec, collate, searched))
+
+
+def _shopper_bert(spec: StageSpec, history: PurchaseHistory) -> Objective:
+    fitted = replace(spec.preset.shopper_bert, vocabularies=fit_vocabularies(history))
+    model = _warm(ShopperBert(fitted), spec)
+    return Objective(model, pretext.batches(history, model.config, spec.seed))
 
 
 def _alignment(

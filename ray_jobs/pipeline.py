@@ -8,6 +8,7 @@ Finished stages are reused; a killed run goes on where it stopped when started a
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -63,16 +64,28 @@ def run(settings: Pipeline) -> dict[str, Any]:
 
 def train_and_embed(shared: Run) -> str:
     """Every stage of the preset, then the embeddings at ``as_of``; the snapshot's id."""
-    workspace = shared.workspace
+    trained: list[Path] = []
+    with cluster(shared.workers):
+        if "alignment" in shared.preset.embeds:
+            trained.append(align(shared))
+        if "shopper_bert" in shared.preset.embeds:
+            records = train_stages(shared, {"shopper_bert": {}})
+            trained.append(shared.workspace.root / records["shopper_bert"]["checkpoint"])
+    first, *beside = trained
+    embedded = embed(shared.workspace, shared.dataset, first, [shared.as_of], beside)
+    return str(embedded["snapshot"])
+
+
+def align(shared: Run) -> Path:
+    """FOUND's two stages: modality encoders, then alignment from them; its checkpoint."""
+    root = shared.workspace.root
     searches = "search" in training_frames(shared)["views"]
     first = [stage for stage in shared.preset.pretrained() if stage != "search" or searches]
-    with cluster(shared.workers):
-        records = train_stages(shared, {stage: {} for stage in first})
-        start = {stage: str(workspace.root / records[stage]["checkpoint"]) for stage in first}
-        aligned = train_stages(shared, {"alignment": start})["alignment"]
-    checkpoint = workspace.root / aligned["checkpoint"]
-    embedded = embed(workspace, shared.dataset, checkpoint, [shared.as_of])
-    return str(embedded["snapshot"])
+    records = train_stages(shared, {stage: {} for stage in first})
+    start = {stage: str(root / records[stage]["checkpoint"]) for stage in first}
+    aligned = train_stages(shared, {"alignment": start})["alignment"]
+    checkpoint: Path = root / aligned["checkpoint"]
+    return checkpoint
 
 
 if __name__ == "__main__":

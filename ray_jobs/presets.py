@@ -3,7 +3,8 @@
 ``paper`` is FOUND to the letter, at its sizes; ``laptop`` the same recipe at a size that two cores
 train in minutes (docs/decisions/found-presets.md). ``best`` departs from it where that wins.
 Every part of the recipe is a field, so that leaving it out is an ablation: ``modalities``,
-``objectives``, ``fusion``, ``two_stage``, ``text_period``, ``pairs``.
+``objectives``, ``fusion``, ``two_stage``, ``text_period``, ``pairs``. Each also sizes ShopperBERT
+(One4all), which is trained where ``embeds`` names it (docs/decisions/shopper-bert.md).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from encoders.assortment import AssortmentConfig
 from encoders.behaviour import BehaviourConfig
 from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
+from encoders.shopper_bert import ShopperBertConfig
 from encoders.tabular import TabularConfig
 from encoders.text import TextConfig
 from feature_repo.errors import InputError
@@ -29,6 +31,7 @@ OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rtd": ("tabular", ("rtd_weight",)),  # eq. 10
     "search": ("search", ("generator_weight", "discriminator_weight")),  # 4.2.3
 }
+EMBEDS = ("alignment", "shopper_bert")
 Encoder = TypeVar("Encoder", BehaviourConfig, TabularConfig, SearchConfig)
 
 
@@ -43,6 +46,7 @@ class Training:
     warmup_steps: int = 20
     encoder_rate: float = 1.0  # learning rate of encoders and fusion, against the rest
     report_every: int = 25
+    precision: Literal["float32", "bfloat16"] | None = None  # of the forward pass; None: the job's
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,19 @@ class Preset:
     outcome_weight: float = 0.0  # of sentences about overall behaviour; 0 leaves them out
     fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
     unseen: tuple[str, ...] = ()  # subjects that no training sentence is about
+    embeds: tuple[str, ...] = ("alignment",)  # models whose embeddings make a snapshot
+    shopper_bert: ShopperBertConfig = ShopperBertConfig()
 
     def __post_init__(self) -> None:
-        for name, known in (("modalities", MODALITIES), ("objectives", tuple(OBJECTIVES))):
+        for name, known in (
+            ("modalities", MODALITIES), ("objectives", tuple(OBJECTIVES)), ("embeds", EMBEDS),
+        ):  # fmt: skip
             given = getattr(self, name)
             if unknown := [each for each in given if each not in known]:
                 raise InputError(f"{name}: expected some of {list(known)}, got {unknown}")
-        if not self.modalities:
-            raise InputError(f"modalities: expected at least one of {list(MODALITIES)}, got none")
+        for name, known in (("modalities", MODALITIES), ("embeds", EMBEDS)):
+            if not getattr(self, name):
+                raise InputError(f"{name}: expected at least one of {list(known)}, got none")
         for name, choices in (
             ("fusion", ("attention", "concatenation")), ("text_period", ("future", "same")),
             ("pairs", ("description", "intents")),
@@ -152,7 +161,9 @@ def best() -> Preset:
                 weight_decay=1.0,
                 encoder_rate=0.1,
             ),
+            "shopper_bert": _PURCHASES,
         },
+        shopper_bert=ShopperBertConfig(stretches=8, pooling="counts", dropout=0.0),
     )
 
 
@@ -195,7 +206,12 @@ def paper() -> Preset:
             "tabular": Training(steps=100_000, batch_size=512, warmup_steps=1_000),
             "search": Training(steps=100_000, batch_size=512, warmup_steps=1_000),
             "alignment": Training(steps=100_000, batch_size=1_024, warmup_steps=1_000),
+            "shopper_bert": Training(
+                steps=300_000, batch_size=128, learning_rate=1e-4, weight_decay=1e-4,
+                warmup_steps=30_000, report_every=1_000, precision="bfloat16",
+            ),
         },
+        shopper_bert=ShopperBertConfig(dim=550, layers=20, heads=10, length=350),
     )  # fmt: skip
 
 
@@ -222,11 +238,32 @@ def laptop() -> Preset:
             "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
             "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
             "alignment": Training(steps=80, batch_size=64, learning_rate=1e-3),
+            "shopper_bert": _PURCHASES,
         },
     )  # fmt: skip
 
 
-PRESETS: dict[str, Callable[[], Preset]] = {"laptop": laptop, "best": best, "paper": paper}
+def shopper_bert() -> Preset:
+    """ShopperBERT (One4all) alone, read as soft counts of a long log: ours.
+
+    The letter is `--embeds shopper_bert` with `--preset laptop`, or `paper` at the paper's size.
+    """
+    return replace(
+        laptop(),
+        name="shopper_bert",
+        embeds=("shopper_bert",),
+        shopper_bert=ShopperBertConfig(stretches=8, pooling="counts", dropout=0.0),
+    )
+
+
+_PURCHASES = Training(
+    steps=1_000, batch_size=16, learning_rate=2e-3, weight_decay=1e-4, warmup_steps=60,
+    report_every=50,
+)  # fmt: skip
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "laptop": laptop, "best": best, "paper": paper, "shopper_bert": shopper_bert,
+}  # fmt: skip
 
 
 def preset(name: str) -> Preset:

@@ -30,13 +30,18 @@ class Recipe(Job):
         None, description="what sentences tell: the horizon after the cut-off, or the one before"
     )
 
+    embeds: list[str] = Field(
+        [], description=f"models that make the snapshot, of {','.join(presets.EMBEDS)}; default "
+        "the preset's"
+    )  # fmt: skip
+
     @property
     def chosen(self) -> presets.Preset:
         """The preset with the switches applied. Raises InputError."""
         preset = presets.preset(self.preset)
         given: dict[str, Any] = {
             "modalities": tuple(self.modalities), "objectives": tuple(self.objectives),
-            "fusion": self.fusion, "text_period": self.text_period,
+            "embeds": tuple(self.embeds), "fusion": self.fusion, "text_period": self.text_period,
         }  # fmt: skip
         return replace(
             preset, aggregates=self.aggregates and preset.aggregates,

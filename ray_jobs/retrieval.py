@@ -11,9 +11,16 @@ import pyarrow as pa
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.store import FeatureStore
-from ray_jobs.frames import HABITS_VIEW, SEARCH_VIEW
+from ray_jobs.frames import HABITS_VIEW, PURCHASES_VIEW, SEARCH_VIEW
 
 WEEK = timedelta(days=7)
+
+
+def views_of(model: str) -> tuple[str, ...]:
+    """The weekly views that a model reads, whether or not a workspace has them all."""
+    if model == "shopper_bert":
+        return (PURCHASES_VIEW,)
+    return ("behaviour_weekly", "profile_weekly", HABITS_VIEW, SEARCH_VIEW)
 
 
 def window_grid(last: datetime, num: int) -> list[datetime]:
@@ -22,9 +29,15 @@ def window_grid(last: datetime, num: int) -> list[datetime]:
 
 
 def weekly_rows(
-    workspace: Workspace, users: Sequence[str], ends: Sequence[datetime]
+    workspace: Workspace,
+    users: Sequence[str],
+    ends: Sequence[datetime],
+    views: Sequence[str] | None = None,
 ) -> dict[str, pa.Table]:
-    """Rows of every weekly view at each (user, window end), through Feast's history.
+    """Rows of weekly views at each (user, window end), through Feast's history.
+
+    Args:
+        views: default those of the alignment model.
 
     Returns:
         view name → table; the search view only where the data have searches.
@@ -38,7 +51,9 @@ def weekly_rows(
             "event_timestamp": pa.array(times).cast(TIMESTAMP),
         }
     )
-    views = ["behaviour_weekly", "profile_weekly", HABITS_VIEW]
-    if (workspace.features / SEARCH_VIEW).is_dir():
-        views.append(SEARCH_VIEW)
-    return {view: store.history(view, asked) for view in views}
+    wanted = views_of("alignment") if views is None else views
+    return {
+        view: store.history(view, asked)
+        for view in wanted
+        if view != SEARCH_VIEW or (workspace.features / SEARCH_VIEW).is_dir()
+    }

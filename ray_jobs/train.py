@@ -4,13 +4,13 @@
     python -m ray_jobs.train --stage alignment --from CHECKPOINT …        warm start
 
 Stages: behaviour, tabular and search pre-train one modality each; alignment fuses them and meets
-the text tower, starting from whichever of the three are there. A killed run resumes from its last
-report when the same command is given again.
+the text tower, starting from whichever of the three are there. shopper_bert stands alone. A killed
+run resumes from its last report when the same command is given again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,19 +22,19 @@ from pydantic import Field
 from encoders import checkpoint
 from feature_repo.errors import InputError, TimeError
 from feature_repo.store import FeatureStore
-from ray_jobs import objectives, stages
+from ray_jobs import objectives, retrieval, stages
 from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Date, console, main, parse_date
 from ray_jobs.loop import run_all
 from ray_jobs.recipe import Recipe
-from ray_jobs.training_frames import Run, training_frames
+from ray_jobs.training_frames import Run, purchase_frames, training_frames
 from ray_jobs.workers import Workers, cluster, fit
 
 
 class Train(Recipe):
     """Train one stage."""
 
-    stage: Literal["behaviour", "tabular", "search", "alignment"]
+    stage: Literal["behaviour", "tabular", "search", "alignment", "shopper_bert"]
     as_of: Date = Field(description="train on what was known strictly before this date")
     from_: list[str] = Field([], alias="from", description="checkpoint to start from; may repeat")
     seed: int = 0
@@ -83,17 +83,19 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
         stage → record with ``checkpoint`` relative to the workspace.
     """
     workspace = shared.workspace
-    samples = training_frames(shared)
-    if "search" in wanted and "search" not in samples["views"]:
+    readers = {_reader(stage) for stage in wanted}
+    read = {reader: reader(shared) for reader in readers}
+    samples = {stage: read[_reader(stage)] for stage in wanted}
+    if "search" in wanted and "search" not in samples["search"]["views"]:
         raise InputError("stage: this data set has no searches, so there is no search to train on")
     records, configs = {}, {}
     for stage, start in wanted.items():
-        inputs = _inputs(shared, samples["key"], stage, start)
+        inputs = _inputs(shared, samples[stage]["key"], stage, start)
         key, record = stages.lookup(workspace, f"train-{stage}", inputs)
         if record is not None:
             records[stage] = record
         else:
-            configs[stage] = _config(shared, samples["outputs"][0], stage, start, key)
+            configs[stage] = _config(shared, samples[stage]["outputs"][0], stage, start, key)
     if configs:
         started = perf_counter()
         fit(run_all, list(configs.values()), shared.workers, name="+".join(configs),
@@ -109,6 +111,10 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
     return records
 
 
+def _reader(stage: str) -> Callable[[Run], dict[str, Any]]:
+    return purchase_frames if stage == "shopper_bert" else training_frames
+
+
 def _inputs(shared: Run, samples: str, stage: str, start: Mapping[str, str]) -> list[Any]:
     started_from = {name: checkpoint.fingerprint(Path(path)) for name, path in start.items()}
     return [stage, samples, asdict(shared.preset), shared.seed, shared.workers.num,
@@ -122,7 +128,8 @@ def _config(
     directory = workspace.root / "runs" / f"{stage}-{key}"
     info = checkpoint.CheckpointInfo(
         model=stage, config={}, trained_as_of=shared.as_of.isoformat(),
-        horizon_days=preset.horizon_days, feature_hash=FeatureStore(workspace).feature_hash(),
+        horizon_days=preset.horizon_days,
+        feature_hash=FeatureStore(workspace).feature_hash(retrieval.views_of(stage)),
         seed=shared.seed, version=version("openfound"), metrics={},
     )  # fmt: skip
     spec = objectives.StageSpec(

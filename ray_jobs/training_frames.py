@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.errors import TimeError
+from encoders.text import LineEncoder
+from feature_repo.errors import InputError, TimeError
 from feature_repo.outcomes import outcomes
 from feature_repo.schema import FACTS, TIMESTAMP
 from feature_repo.settings import Workspace
@@ -77,6 +78,31 @@ def training_frames(shared: Run) -> dict[str, Any]:
     inputs = [shared.dataset.tables, as_of.isoformat(), preset.horizon_days, preset.num_cutoffs,
               preset.cutoff_step_days, preset.text_period, preset.outcome_weight > 0]  # fmt: skip
     return run_stage(workspace, "samples", inputs, work)
+
+
+def purchase_frames(shared: Run) -> dict[str, Any]:
+    """All purchases known before ``as_of``, week by week, and their texts' vectors in the cache."""
+    workspace, as_of = shared.workspace, shared.as_of
+
+    def work(key: str) -> dict[str, Any]:
+        con = open_tables(workspace.root / shared.dataset.tables)
+        ends, users = window_ends(con, as_of), users_before(con, as_of)
+        con.close()
+        views = retrieval.views_of("shopper_bert")
+        tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends], views)
+        history = frames.purchases(tables, LineEncoder(workspace.cache))
+        if not len(history.product_n):
+            raise InputError(
+                "stage: shopper_bert reads purchases (events of source bill), and this data set "
+                f"has none before {as_of:%Y-%m-%d}"
+            )
+        directory = workspace.root / "training" / key
+        frames.save(tables, directory)
+        console.print(f"  {len(history.product_n):,} purchases of {len(history.user_ids):,} users")
+        return {"outputs": [str(directory.relative_to(workspace.root))],
+                "rows": len(history.product_n)}  # fmt: skip
+
+    return run_stage(workspace, "purchases", [shared.dataset.tables, as_of.isoformat()], work)
 
 
 def training_cutoffs(

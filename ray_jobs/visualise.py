@@ -1,9 +1,12 @@
-"""Figures: the embedding space as a map, and zero-shot quality as bars."""
+"""Figures: the embedding space as a map, quality as bars and as lines over the history."""
 
 from __future__ import annotations
 
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -16,14 +19,15 @@ from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
 _MAX_POINTS = 3_000
 _LEGEND = 8
 _FEW = 4  # methods whose bars leave room for figures and legend between them
+Plane = Literal["t-SNE", "UMAP"]
 _COLOURS = pyplot.get_cmap("tab10").colors
 
 
 def embedding_map(
     vectors: np.ndarray, labels: list[str], path: Path, *, title: str, seed: int = 0,
-    grey: str | None = None,
+    grey: str | None = None, method: Plane = "t-SNE",
 ) -> Path:  # fmt: skip
-    """t-SNE of user vectors, coloured by their most frequent labels; the others stay grey.
+    """User vectors on a plane, coloured by their most frequent labels; the others stay grey.
 
     Args:
         vectors: [N, D]; a seeded sample is drawn above 3,000.
@@ -35,7 +39,7 @@ def embedding_map(
     if len(rows) > _MAX_POINTS:
         rows = rng.choice(rows, _MAX_POINTS, replace=False)
     chosen, names = vectors[rows], np.array(labels, object)[rows]
-    points = _on_a_plane(chosen, seed)
+    points = _on_a_plane(chosen, seed, method)
 
     figure, axes = pyplot.subplots(figsize=(8, 6.5), layout="constrained")
     axes.scatter(*points.T, s=5, color="#d0d0d0", linewidths=0)
@@ -78,11 +82,22 @@ def query_map(
     return _save(figure, path)
 
 
-def _on_a_plane(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """t-SNE after PCA, [N, 2]; equal vectors, of which it can make nothing, lie at random."""
+def plane_method() -> Plane:
+    """UMAP, the method of One4all, if it is installed (extra ``evaluation``), else t-SNE."""
+    return "UMAP" if find_spec("umap") is not None else "t-SNE"
+
+
+def _on_a_plane(vectors: np.ndarray, seed: int, method: Plane = "t-SNE") -> np.ndarray:
+    """t-SNE or UMAP after PCA, [N, 2]; equal vectors, of which they can make nothing, at random."""
     if len(vectors) < 4 or vectors.std(0).max() == 0:
         return np.random.default_rng(seed).normal(size=(len(vectors), 2))
     reduced = PCA(min(30, *vectors.shape), random_state=seed).fit_transform(vectors)
+    if method == "UMAP":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a seed makes it run on one thread
+            mapper = import_module("umap").UMAP(random_state=seed)
+            points: np.ndarray = mapper.fit_transform(reduced)
+        return points
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     return TSNE(2, init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced)
 
@@ -107,6 +122,25 @@ def zero_shot_bars(results: dict[str, Any], path: Path) -> Path:
     else:
         axes.legend(fontsize=8, loc="lower right")
     return _save(figure, path)
+
+
+def history_lines(found: dict[str, Any], path: Path) -> Path:
+    """Each task's first figure over the months of history, relative to the longest."""
+    months = sorted(found, key=int)
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, colour in zip(found[months[-1]], _COLOURS, strict=False):
+        values = [_first(found[m][name]) for m in months]
+        axes.plot([int(m) for m in months], np.array(values) / values[-1], marker="o",
+                  color=colour, label=name)  # fmt: skip
+    axes.set(xlabel="months of history", ylabel="relative to the longest",
+             xticks=[int(m) for m in months], title="U-MLP by length of history")  # fmt: skip
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _save(figure, path)
+
+
+def _first(row: dict[str, Any]) -> float:
+    """AUROC of yes-or-no tasks, NDCG of recommendations."""
+    return float(row["auroc"] if "auroc" in row else row["ndcg"])
 
 
 def _save(figure: Any, path: Path) -> Path:

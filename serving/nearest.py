@@ -77,11 +77,13 @@ class Nearest:
     def best(
         self, collection: str, matrix: Matrix, rows: Rows, query: Floats, k: int
     ) -> tuple[list[str], Floats]:
-        """The ``k`` best users of ``matrix``, all if there are fewer; best first, ties by user_id.
+        """The ``k`` best users of ``matrix``, all that are not cold if there are fewer.
+
+        Best first, ties by user_id.
 
         Raises :class:`VectorsUnavailable` at once if Milvus was away a moment ago.
         """
-        count = len(matrix.users)
+        count = len(matrix.users) - matrix.cold
         limit = min(k + _SPARE, count, MILVUS_LIMIT)
         if not limit:
             return [], np.empty(0, np.float32)

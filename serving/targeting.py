@@ -47,7 +47,7 @@ from sdk.types import (
 from serving.live import TOWERS, LiveSnapshot, Opened
 from serving.nearest import Nearest
 
-WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search"})
+WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search", "shopper_bert"})
 """Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
 
 _Engine = Literal["milvus", "scan"]

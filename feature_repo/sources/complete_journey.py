@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import InputError
-from feature_repo.schema import BILL, TIMESTAMP
+from feature_repo.schema import BILL, PROFILES, TIMESTAMP
 from feature_repo.sources.tables import CanonicalTables, assemble, empty
 
 NAME: Final = "complete-journey"
@@ -128,9 +128,11 @@ def load(
     return assemble(tables, name=NAME, now=now)
 
 
-def profiles(folder: Path | None = None) -> pa.Table:
-    """The canonical profiles alone: the labels of group E, for builds that leave them out."""
-    return _profiles(_read(folder or data_folder(), "demographics"))
+def profiles(*, folder: Path | None = None) -> pa.Table:
+    """The 801 known profiles alone: labels of tasks on builds that left them out."""
+    table = _profiles(_read(folder or data_folder(), "demographics"))
+    known_at = table["timestamp"]
+    return table.append_column("known_at", known_at).select(PROFILES.names).cast(PROFILES)
 
 
 def data_folder() -> Path:

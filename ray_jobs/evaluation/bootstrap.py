@@ -41,6 +41,13 @@ class Resamples:
         pairs_R = times_RN[:, hit].sum(1) * upto_RN[:, -1]
         return np.where(pairs_R > 0, won_R / np.maximum(pairs_R, 1), np.nan)
 
+    def mean(self, values: np.ndarray, users: Sequence[str]) -> np.ndarray:
+        """Mean of one value per user in every resample, float64 [R]; NaN without any of them."""
+        columns = np.array([self._position[user] for user in users], np.int64)
+        times_RN = self._times_RN[:, columns].astype(float)
+        drawn_R = times_RN.sum(1)
+        return np.where(drawn_R > 0, times_RN @ values / np.maximum(drawn_R, 1), np.nan)
+
 
 def _draw(n: int, num: int, seed: int) -> np.ndarray:
     times_RN = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), num)

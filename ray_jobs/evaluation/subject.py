@@ -49,7 +49,7 @@ class Subject:
         dataset = read_dataset(workspace)
         if dataset.source != "complete-journey":
             raise InputError(
-                f"suite: found is defined on complete-journey, this is {dataset.source}"
+                f"suite: the tasks are defined on complete-journey, this is {dataset.source}"
             )
         return cls(workspace, manifest, dataset)
 

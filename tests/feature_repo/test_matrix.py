@@ -143,3 +143,24 @@ def test_open_names_what_is_missing_or_wrong(workspace: Workspace, publish: Publ
     path.unlink()
     with pytest.raises(ManifestError, match="cannot be read"):
         Matrix.open(manifest, "fused", workspace)
+
+
+def test_cold_users_are_in_no_ranking() -> None:
+    """A score of 0 would stand before everybody whose taste is known to be another."""
+    generator = np.random.default_rng(3)
+    vectors = generator.standard_normal((40, 5)).astype(np.float32)
+    vectors[[4, 7]] = 0.0
+    matrix = Matrix(vectors, pa.array([f"{n:02}" for n in range(40)]), cold=2)
+    cold = {"04", "07"}
+    query = -vectors[~np.isin(np.arange(40), [4, 7])].mean(0)
+    for asked in (
+        matrix.scan(query),
+        matrix.scan(query, 1_000),
+        matrix.scan(query, 39),
+        matrix.scan(query, min_score=-1e9),
+        matrix.scan(query, allowed=np.ones(40, bool)),
+    ):
+        assert len(asked[0]) == 38 and not cold & {*asked[0]}
+    assert matrix.scan(query, allowed=~matrix.warm)[0] == []
+    declared_none = Matrix(vectors, matrix.users)
+    assert cold <= {*declared_none.scan(query)[0]}, "only a manifest declares users cold"

@@ -131,6 +131,10 @@ def test_an_alias_moves_and_goes_with_its_collection(vectors: Vectors, matrix: M
         assert vectors.alias("user_embeddings") == name
         found, _ = vectors.search("user_embeddings", matrix.vectors[0], 3)
         assert set(found) == set(matrix.ids[rows])
+    vectors.drop_alias("user_embeddings")
+    vectors.drop_alias("user_embeddings")
+    assert vectors.alias("user_embeddings") is None and vectors.count("one") == 3
+    vectors.set_alias("user_embeddings", "one")
     vectors.drop("one")
     vectors.drop("one")
     assert vectors.alias("user_embeddings") is None

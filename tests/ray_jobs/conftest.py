@@ -21,6 +21,7 @@ import torch
 from encoders.behaviour import BehaviourConfig
 from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
+from encoders.shopper_bert import ShopperBertConfig
 from encoders.tabular import TabularConfig
 from encoders.text import TextConfig
 from feature_repo import schema
@@ -39,7 +40,9 @@ AS_OF = datetime(2024, 6, 17, tzinfo=UTC)  # 24 weeks in: six are left
 WEEK = timedelta(days=7)
 PRETRAINED = ("behaviour", "tabular", "search")
 STAGES = (*PRETRAINED, "alignment")
-VIEWS = ("behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly")
+VIEWS = (
+    "behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly", "purchases_weekly",
+)  # fmt: skip
 
 
 def tiny_preset() -> Preset:
@@ -62,6 +65,7 @@ def tiny_preset() -> Preset:
         ),
         text=TextConfig(dim=384, projection="near_identity", rank=4, lora_rank=2),
         habits=HabitConfig(ways=2, hidden=8, rank=2, windows=12),
+        shopper_bert=ShopperBertConfig(dim=16, layers=1, heads=2, length=12, stretches=2),
         windows=8,
         fusion_dim=16,
         fusion_layers=1,

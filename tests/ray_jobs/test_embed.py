@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from encoders.checkpoint import CheckpointError
 from feature_repo import publishing, schema
 from feature_repo.errors import InputError
 from feature_repo.manifest import part_name
@@ -68,8 +67,8 @@ def test_one_build_covers_the_dates_of_a_weekday() -> None:
 # --- refusals
 
 
-def test_only_alignment_has_a_space(copy: Any) -> None:
-    with pytest.raises(CheckpointError, match="'tabular' checkpoint, expected 'alignment'"):
+def test_a_pretrained_modality_has_no_space(copy: Any) -> None:
+    with pytest.raises(InputError, match="one each of .'alignment', 'shopper_bert'.* got 'tabular"):
         run(Embed(workspace=copy.root, as_of="2024-06-17",
                   checkpoint=str(copy.checkpoint("tabular"))))  # fmt: skip
 
@@ -77,7 +76,7 @@ def test_only_alignment_has_a_space(copy: Any) -> None:
 def test_weights_of_other_feature_definitions_are_refused(
     copy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FeatureStore, "feature_hash", lambda self: "f" * 64)
+    monkeypatch.setattr(FeatureStore, "feature_hash", lambda self, of: "f" * 64)
     with pytest.raises(InputError, match="other feature definitions.*ffffffff.*train again"):
         run(Embed(workspace=copy.root, as_of="2024-06-17"))
 
@@ -212,7 +211,9 @@ def test_weekly_views_read_the_same_online_and_in_history(
         store.materialize(view, bench.AS_OF)
         past = {row["user_id"]: row for row in store.history(view, asked).to_pylist()}
         online = store.online(view, users).to_pylist()
-        assert len(online) == len(past) == len(users)
+        assert len(online) == len(past) > 5
+        if view != "purchases_weekly":  # a week without a purchase has no row
+            assert len(online) == len(users)
         for row in online:
             expected = {k: v for k, v in past[row["user_id"]].items() if k != "event_timestamp"}
             assert row == expected, view

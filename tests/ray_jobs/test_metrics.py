@@ -104,3 +104,58 @@ def test_more_places_than_users_is_everybody() -> None:
 def test_the_mean_leaves_out_what_has_no_value() -> None:
     assert metrics.mean([1.0, float("nan"), 3.0]) == 2.0
     assert math.isnan(metrics.mean([])) and math.isnan(metrics.mean([float("nan")]))
+
+
+def slow_places(own: float, others: list[int]) -> list[int]:
+    """Every place of an item among others that scores allow, one per order of the ties."""
+    above, tied = sum(o > own for o in others), sum(o == own for o in others)
+    return list(range(above + 1, above + tied + 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 3), st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 9))
+def test_places_are_those_of_the_slow_reference(own: int, others: list[int], k: int) -> None:
+    places = metrics.Places.among(np.array([float(own)]), np.array([others], float))
+    slow = slow_places(own, others)
+    assert places.hit_rate(k)[0] == pytest.approx(np.mean([p <= k for p in slow]))
+    gains = [1 / math.log2(1 + p) if p <= k else 0.0 for p in slow]
+    assert places.ndcg(k)[0] == pytest.approx(np.mean(gains))
+    assert places.reciprocal()[0] == pytest.approx(np.mean([1 / p for p in slow]))
+
+
+def test_places_count_only_candidates_and_may_be_none() -> None:
+    others = np.array([[0.9, np.nan, 0.1], [np.nan] * 3])
+    places = metrics.Places.among(np.array([0.5, 0.5]), others)
+    assert places.reciprocal().tolist() == [0.5, 1.0]
+    nobody = metrics.Places.among(np.zeros(0), np.zeros((0, 3)))
+    assert nobody.ndcg(10).size == nobody.hit_rate(10).size == nobody.reciprocal().size == 0
+
+
+def test_equal_items_are_worth_chance() -> None:
+    places = metrics.Places.among(np.zeros(3), np.zeros((3, 99)))
+    assert places.hit_rate(10) == pytest.approx(0.1)
+    assert places.reciprocal() == pytest.approx(sum(1 / p for p in range(1, 101)) / 100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs)
+def test_the_threshold_has_the_best_f1_of_all(rows: list[tuple[int, bool]]) -> None:
+    scores, labels = arrays(rows)
+    if labels.any():
+        best = max(metrics.f1(scores, labels, t) for t in scores)
+        at = metrics.best_threshold(scores, labels)
+        said = scores >= at
+        right = [(s >= at) == y for s, y in zip(scores, labels, strict=True)]
+        both = (said & labels).sum()
+        assert metrics.f1(scores, labels, at) == pytest.approx(best)
+        expected = 2 * both / (2 * both + (said & ~labels).sum() + (~said & labels).sum())
+        assert metrics.f1(scores, labels, at) == pytest.approx(expected)
+        assert metrics.accuracy(scores, labels, at) == pytest.approx(np.mean(right))
+
+
+def test_without_positives_nobody_is_said_to_be_one() -> None:
+    scores, labels = np.arange(3.0), np.zeros(3, bool)
+    threshold = metrics.best_threshold(scores, labels)
+    assert metrics.accuracy(scores, labels, threshold) == 1.0
+    assert math.isnan(metrics.f1(scores, labels, threshold))
+    assert math.isnan(metrics.accuracy(scores[:0], labels[:0], 0.0))

@@ -65,8 +65,18 @@ def test_the_paper_preset_has_the_papers_sizes() -> None:
               preset.search.out_dim, preset.fusion_dim, preset.text.dim]  # fmt: skip
     assert widths == [1024] * 6
     assert preset.fusion_layers == 5
-    assert {stage.learning_rate for stage in preset.stages.values()} == {4e-4}
-    assert {*preset.stages} == {"behaviour", "tabular", "search", "alignment"}
+    stages = {**preset.stages}
+    shopper_bert = stages.pop("shopper_bert")
+    assert {stage.learning_rate for stage in stages.values()} == {4e-4}
+    assert {*stages} == {"behaviour", "tabular", "search", "alignment"}
+    assert shopper_bert == presets.Training(
+        steps=shopper_bert.steps, batch_size=128, learning_rate=1e-4, weight_decay=1e-4,
+        warmup_steps=30_000, report_every=1_000, precision="bfloat16",
+    )  # fmt: skip
+    config = preset.shopper_bert
+    assert (config.dim, config.layers, config.heads, config.length) == (550, 20, 10, 350)
+    assert (config.mask_share, config.augment_share, config.crop_share) == (0.15, 0.3, 0.5)
+    assert (config.least_per_month, config.top_share, config.whole_visits) == (0.5, 0.01, False)
 
 
 def small(preset: Preset, *, steps: int, size: int) -> Preset:

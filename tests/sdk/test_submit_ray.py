@@ -120,7 +120,9 @@ def test_a_job_runs_on_the_cluster_and_its_log_is_followed(
     assert "user-weeks in behaviour_weekly" in done.stdout  # the job's own words
     assert "SUCCEEDED" in done.stderr and "imported: []" in done.stderr
     parts = list((workspace / "features").rglob("*.parquet"))
-    views = {"behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly"}
+    views = {
+        "behaviour_weekly", "profile_weekly", "search_weekly", "habits_weekly", "purchases_weekly",
+    }  # fmt: skip
     assert {path.parent.name for path in parts} == views
 
     status = cluster.openfound("job", "status", "build-1")

@@ -67,7 +67,7 @@ def test_without_milvus_at_all_the_scan_answers(world: Any) -> None:
     assert (answer.meta.engine, answer.meta.notes) == ("scan", [])
 
 
-@pytest.mark.parametrize("kind", ["behaviour", "tabular", "search"])
+@pytest.mark.parametrize("kind", ["behaviour", "tabular", "search", "shopper_bert"])
 def test_kinds_without_a_tower_cannot_be_asked_with_a_sentence(
     world: Any, targeting: Targeting, kind: str
 ) -> None:

@@ -1,0 +1,56 @@
+"""ShopperBERT as an encoder that a task may tune further (One4all Table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+from torch import Tensor, nn
+
+from encoders import checkpoint
+from encoders.purchases import PurchaseCollate, PurchaseHistory
+from encoders.shopper_bert import ShopperBert
+from encoders.text import LineEncoder
+from feature_repo.purchases import purchases_weekly
+from ray_jobs.space import purchase_batch
+
+
+class PurchaseEncoder(nn.Module):
+    """Rows of users → vectors [B, U], from their purchases; gradients reach the whole encoder."""
+
+    def __init__(self, model: ShopperBert, collate: PurchaseCollate, users: Sequence[str]):
+        super().__init__()
+        self.model = model
+        self._collate, self._users = collate, users
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.model.width)
+
+    def forward(self, users_B: Tensor) -> Tensor:
+        """The vectors that publishing would write, while nothing is tuned yet."""
+        some = [self._users[row] for row in users_B.tolist()]
+        vectors_BU: Tensor = self.model(purchase_batch(self.model.config, self._collate, some))
+        return vectors_BU
+
+
+def tunable(
+    directory: Path, con: duckdb.DuckDBPyConnection, as_of: datetime, users: Sequence[str],
+    lines: LineEncoder,
+) -> Callable[[], PurchaseEncoder]:  # fmt: skip
+    """Makes a fresh copy of a checkpoint's encoder at each call; purchases are read once.
+
+    Args:
+        users: whose rows it will be asked for, in that order.
+    """
+    history = PurchaseHistory(purchases_weekly(con, as_of), lines)
+
+    def fresh() -> PurchaseEncoder:
+        model, _ = checkpoint.load(directory, expect="shopper_bert")
+        collate = PurchaseCollate(history, model.config.vocabularies)
+        return PurchaseEncoder(model, collate, users)
+
+    return fresh
