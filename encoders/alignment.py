@@ -24,6 +24,7 @@ from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
 from encoders.fusion import Concatenation, Fusion
 from encoders.habits import HabitConfig, HabitEncoder
+from encoders.layers import ResidualMlp
 from encoders.pairs import PairBatch
 from encoders.search import SearchConfig, SearchEncoder
 from encoders.tabular import TabularConfig, TabularEncoder
@@ -137,6 +138,8 @@ class FoundModel(nn.Module):
             return
         read = self.config.behaviour
         if read is None or read.window_encoder != "lines" or not isinstance(self.fusion, Fusion):
+            return
+        if not isinstance(self.text.project, ResidualMlp):
             return
         lines = self.behaviour.sources["bill"].linear.weight
         words = self.text.project.linear.weight

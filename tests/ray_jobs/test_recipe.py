@@ -55,6 +55,16 @@ def test_a_modality_left_out_has_no_encoder_and_no_vector(
     assert {*model.modalities(batch.users)} == {*kept}
 
 
+def test_without_aggregates_nothing_is_counted_and_training_goes_on(spec_of: Callable) -> None:
+    objective = objectives.build(spec_of(aggregates=False))
+    model = objective.model
+    assert isinstance(model, FoundModel) and model.habits is None
+    loss, _ = model.loss(objective.batch(0, 0, 16))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.text.project.out.bias.grad is not None
+
+
 def test_embedding_leaves_it_out_too(spec_of: Callable, trained: Any) -> None:
     model = objectives.build(spec_of(modalities=("tabular",))).model.eval()
     tables = objectives.frames.read(Path(spec_of().frames))
