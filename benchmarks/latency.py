@@ -37,8 +37,8 @@ from feature_repo.snapshots import SnapshotStore
 from feature_repo.transforms import behaviour_weekly, micros, open_tables, search_weekly
 from ray_jobs import frames
 from ray_jobs.build_features import read_dataset
-from ray_jobs.embed import encode_rows
 from ray_jobs.objectives import collate_for
+from ray_jobs.space import encode_rows
 
 SENTENCES = (
     "households that will buy {} next month", "people who are about to pick up {}",

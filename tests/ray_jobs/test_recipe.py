@@ -16,8 +16,8 @@ from encoders.alignment import MODALITIES, FoundModel
 from encoders.fusion import Concatenation, Fusion
 from feature_repo.errors import InputError
 from ray_jobs import objectives, pipeline, presets
-from ray_jobs.embed import encode_rows
 from ray_jobs.pipeline import Pipeline
+from ray_jobs.space import encode_rows
 from ray_jobs.training_frames import training_frames
 
 AS_OF = ["--as-of", "2024-06-17"]
