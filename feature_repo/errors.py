@@ -2,7 +2,8 @@
 
     OpenFoundError
     ├── InputError (also a ValueError)   the caller's argument, file or setting is wrong
-    │   └── TimeError                    a date before the data, or before the weights were trained
+    │   ├── TimeError                    a date before the data, or before the weights were trained
+    │   └── NotCarried                   the snapshot lacks what is asked of it: facts, calibration
     ├── ManifestError                    a snapshot's manifest, LIVE or a prompt is damaged
     ├── NoLiveSnapshot                   nothing has been activated yet
     ├── UnknownSnapshot (also a KeyError)
@@ -27,6 +28,10 @@ class InputError(OpenFoundError, ValueError):
 
 class TimeError(InputError):
     """A date lies before the data begin, or before the weights were trained."""
+
+
+class NotCarried(InputError):
+    """The snapshot does not carry what the request needs: facts for rules, or a calibration."""
 
 
 class ManifestError(OpenFoundError):

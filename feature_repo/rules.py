@@ -105,8 +105,8 @@ class Behaviour:
     """How often, or for how much, the user did something.
 
     Holds if the ``measure`` over the last ``days`` (None: over all that is recorded) lies within
-    ``at_least`` and ``at_most``, both included. Without either, once is enough. ``at_most=0`` is
-    the same as ``Not`` of once.
+    ``at_least`` and ``at_most``, both included. A count needs neither: once is enough then.
+    ``at_most=0`` is the same as ``Not`` of once.
     """
 
     verb: str
@@ -128,6 +128,8 @@ class Behaviour:
             bound = getattr(self, name)
             if bound is not None:
                 _need(_number(bound) and bound >= 0, name, "a number from 0 on", bound)
+        bounded = self.measure == "count" or (self.at_least, self.at_most) != (None, None)
+        _need(bounded, "amount", "a number for at_least or at_most", None)
         low, high = self.bounds
         _need(low <= high, "at_most", f"at least at_least ({low:g})", high)
 
@@ -135,7 +137,7 @@ class Behaviour:
     def bounds(self) -> tuple[float, float]:
         """Both ends, included; ``inf`` where there is no upper one."""
         if self.at_least is None and self.at_most is None:
-            return (1.0 if self.measure == "count" else 0.0), math.inf
+            return 1.0, math.inf
         return self.at_least or 0.0, math.inf if self.at_most is None else self.at_most
 
 
