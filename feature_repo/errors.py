@@ -8,6 +8,7 @@
     ├── NoLiveSnapshot                   nothing has been activated yet
     ├── UnknownSnapshot (also a KeyError)
     ├── UnknownPrompt (also a KeyError)
+    ├── UnknownAudience (also a KeyError)
     ├── MissingKind                      the snapshot holds no embeddings of that kind
     ├── SpaceMismatch                    two embedding spaces met in one computation
     └── VectorsUnavailable               Milvus is away or refused; the exact scan can stand in
@@ -51,6 +52,12 @@ class UnknownSnapshot(OpenFoundError, KeyError):
 
 class UnknownPrompt(OpenFoundError, KeyError):
     """The named tuned prompt does not exist in this workspace."""
+
+    __str__ = Exception.__str__
+
+
+class UnknownAudience(OpenFoundError, KeyError):
+    """The named audience was never saved here, or was deleted."""
 
     __str__ = Exception.__str__
 

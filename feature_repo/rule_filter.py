@@ -81,7 +81,6 @@ class RuleFilter:
 
     def __init__(self, users: pa.Array, place: Path | None, name: str) -> None:
         self._users, self._place, self._name = users, place, name
-        self._con = duckdb.connect(config={"memory_limit": _MEMORY, "threads": 2})
         self._kept: dict[str, npt.NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
 
@@ -206,6 +205,10 @@ class RuleFilter:
         with self._con.cursor() as cursor:
             found: dict[str, npt.NDArray[Any]] = cursor.execute(sql, values).fetchnumpy()
         return {name: np.ma.getdata(column) for name, column in found.items()}
+
+    @cached_property
+    def _con(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(config={"memory_limit": _MEMORY, "threads": 2})
 
     @cached_property
     def _subjects(self) -> dict[tuple[str, str], int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from typing import Unpack
 
 from sdk.audience import Audience, Embeddings, Member
 from sdk.client import AsyncClient, Client
@@ -36,10 +37,10 @@ from sdk.errors import (
     UsageError,
 )
 from sdk.jobs import JobInfo, RayJobs
+from sdk.selection import Choosing
 from sdk.settings import Settings
 from sdk.types import (
     DEFAULT_KIND,
-    DEFAULT_SIZE,
     Activation,
     Health,
     Prompt,
@@ -93,16 +94,20 @@ def target(
     text: str | None = None,
     *,
     prompt: str | Prompt | None = None,
-    size: int = DEFAULT_SIZE,
     exact: bool = False,
     kind: str = DEFAULT_KIND,
     rewrite: bool = True,
+    **choosing: Unpack[Choosing],
 ) -> Audience:
-    """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
+    """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
 
-    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally.
+    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally. Exactly one of
+    ``size``, ``min_score``, ``min_probability``, ``share`` and ``expected_buyers`` says how many;
+    ``rules``, ``include``, ``exclude`` and ``exclude_audiences`` act before it.
     """
-    return _client().target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+    return _client().target(
+        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+    )
 
 
 def tune(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -29,7 +29,9 @@ from sdk.errors import (
     from_problem,
     invalid,
 )
+from sdk.selection import Choosing
 from sdk.types import (
+    DEFAULT_KIND,
     Activation,
     EmbeddingsRequest,
     EmbeddingsResponse,
@@ -82,21 +84,38 @@ class Call(Generic[Answer]):
         raise api_error(response)
 
 
+def target_request(
+    text: str | None,
+    *,
+    prompt: str | Prompt | None = None,
+    exact: bool = False,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    **choosing: Unpack[Choosing],
+) -> TargetRequest:
+    """What ``target`` asks; raises InvalidRequest where a field is wrong."""
+    prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
+    return _request(
+        TargetRequest, text=text, prompt=prompt_id, exact=exact, kind=kind, rewrite=rewrite,
+        **_chosen(choosing),
+    )  # fmt: skip
+
+
 def target(
     text: str | None,
     *,
-    prompt: str | Prompt | None,
-    size: int,
-    exact: bool,
-    kind: str,
-    rewrite: bool,
+    prompt: str | Prompt | None = None,
+    exact: bool = False,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    **choosing: Unpack[Choosing],
 ) -> Call[Audience]:
     """Pick an audience by one sentence, or by a tuned prompt."""
-    prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
-    fields = {"size": size, "exact": exact, "kind": kind, "rewrite": rewrite}
-    request = _request(TargetRequest, text=text, prompt=prompt_id, **fields)
-    named = prompt.text if isinstance(prompt, Prompt) else f"prompt {prompt_id}"
-    wording = request.text or named
+    request = target_request(
+        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+    )
+    named = prompt.text if isinstance(prompt, Prompt) else f"prompt {request.prompt}"
+    wording = request.text or (named if request.prompt else "everybody whom the rules leave")
 
     def read(response: httpx.Response) -> Audience:
         if _is_arrow(response):
@@ -208,6 +227,16 @@ def _request(model: type[Model], **fields: Any) -> Model:
     except ValidationError as error:
         # Without the cause: pydantic's message would repeat the whole input.
         raise invalid(field_errors(error.errors())) from None
+
+
+def _chosen(choosing: Choosing) -> dict[str, Any]:
+    """Keyword arguments as fields: any iterable of ids will do."""
+    lists = ("include", "exclude", "exclude_audiences")
+    given = {name: value for name, value in choosing.items() if value is not None}
+    return {
+        name: _listed(name, value) if name in lists else value  # type: ignore[arg-type]
+        for name, value in given.items()
+    }
 
 
 def _listed(name: str, ids: Iterable[str]) -> list[str]:

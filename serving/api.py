@@ -78,7 +78,7 @@ def target(request: Request, asked: TargetRequest, targeting: Asked) -> Response
     """Pick the users whom one sentence, or a tuned prompt, describes best."""
     found = targeting.target(asked)
     if wants_arrow(request.headers.get("accept")):
-        return _arrow(encode_audience(found.meta, found.user_ids, found.scores))
+        return _arrow(encode_audience(found.meta, found.ids, found.scores))
     pairs = zip(found.user_ids, found.scores.tolist(), strict=True)
     return _json(found.meta, "users", [{"user_id": user, "score": score} for user, score in pairs])
 

@@ -25,6 +25,7 @@ from feature_repo.errors import (
     NoLiveSnapshot,
     OpenFoundError,
     SpaceMismatch,
+    UnknownAudience,
     UnknownPrompt,
     UnknownSnapshot,
     VectorsUnavailable,
@@ -38,6 +39,7 @@ MAX_BODY: Final = 1 << 20
 STATUS: Final[dict[type[OpenFoundError], int]] = {
     UnknownSnapshot: 404,
     UnknownPrompt: 404,
+    UnknownAudience: 404,
     MissingKind: 404,
     SpaceMismatch: 409,
     InputError: 422,

@@ -14,24 +14,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from encoders.query import Query
 from feature_repo.errors import (
     InputError,
     ManifestError,
     OpenFoundError,
-    VectorsUnavailable,
+    UnknownAudience,
 )
 from feature_repo.manifest import Manifest
 from feature_repo.prompts import PromptStore
-from feature_repo.vectors import MILVUS_LIMIT
 from sdk.types import (
     Activation,
     EmbeddingsMeta,
@@ -46,11 +47,12 @@ from sdk.types import (
 )
 from serving.live import TOWERS, LiveSnapshot, Opened
 from serving.nearest import Nearest
+from serving.selecting import Calibrate, Members, Selected, eligible, select
 
 WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search", "shopper_bert"})
 """Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
 
-_Engine = Literal["milvus", "scan"]
+_UNRANKED: Final = "No sentence was given: nobody is preferred, users stand in order of user_id."
 _Floats = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
 
@@ -61,11 +63,17 @@ class NoSentences(InputError):
 
 @dataclass(frozen=True)
 class Audience:
-    """Users and their scores [n] float32: best first, ties by user_id."""
+    """Users (Arrow strings [n]) and their scores [n] float32: best first, ties by user_id."""
 
     meta: TargetMeta
-    user_ids: list[str]
+    ids: pa.Array
     scores: _Floats
+
+    @cached_property
+    def user_ids(self) -> list[str]:
+        """The ids as Python strings; slow to make for a million users."""
+        found: list[str] = self.ids.to_pylist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ class Embeddings:
     vectors: _Floats
 
 
+def _no_audiences(audience: str) -> Iterable[str]:
+    raise UnknownAudience(f"audience: no audience is saved here, got {audience[:80]!r}")
+
+
 class Targeting:
     """Answers from the live snapshot; safe to share between threads.
 
@@ -85,6 +97,7 @@ class Targeting:
         nearest: Milvus, or None: then the scan answers everything, without a note.
         activate, rollback: change LIVE and what derives from it
             (:func:`feature_repo.publishing.activate` with workspace and address filled in).
+        members: looks saved audiences up, for rules and exclusions that name one.
     """
 
     def __init__(
@@ -94,9 +107,10 @@ class Targeting:
         *,
         activate: Callable[[str], object] | None = None,
         rollback: Callable[[], object] | None = None,
+        members: Members = _no_audiences,
     ) -> None:
         self.live = live
-        self._nearest = nearest
+        self._nearest, self._members = nearest, members
         self._activate = activate or live.store.activate
         self._rollback = rollback or live.store.rollback
         self._prompts = PromptStore(live.store.workspace)
@@ -112,23 +126,20 @@ class Targeting:
             UnknownPrompt: there is no such prompt. SpaceMismatch: it is of another space.
             MissingKind: the snapshot holds no such kind.
             NoSentences: it does, but sentences are not aligned with it.
+            RuleError, NotCarried: the rules, or the cut, ask for what the snapshot does not know.
         """
         opened = self.live.get()
-        manifest = opened.manifest
-        _check_aligned(manifest, request.kind)
+        _check_aligned(opened.manifest, request.kind)
         query = self._query(opened, request)
-        notes = [*_notes(manifest, request), *query.notes]
-        engine, ids, scores = self._ranked(opened, request, query.vector, notes)
-        meta = TargetMeta(
-            snapshot=manifest.id,
-            space=manifest.space,
-            as_of=manifest.as_of,
-            horizon_days=manifest.horizon_days,
-            engine=engine,
-            population=manifest.entry(request.kind).count,
-            notes=notes,
-        )
-        return Audience(meta, ids, scores)
+        among = eligible(opened, request, self._members)
+        nearest = None if request.exact else self._nearest
+        calibrate = _calibrate(opened, request, query)
+        found = select(
+            opened, request.kind, None if query is None else query.vector, request, among,
+            nearest=nearest, calibrate=calibrate,
+        )  # fmt: skip
+        said = [_UNRANKED] if query is None else list(query.notes)
+        return answer(opened, request.kind, found, [*said])
 
     def embeddings(self, request: EmbeddingsRequest) -> Embeddings:
         """Stored embeddings, from the feature store's online half; unknown users are missing."""
@@ -219,10 +230,11 @@ class Targeting:
 
     # --- inside
 
-    def _query(self, opened: Opened, request: TargetRequest) -> Query:
+    def _query(self, opened: Opened, request: TargetRequest) -> Query | None:
         """Of a sentence as it is read, of a prompt as it was tuned: never rewritten."""
         if request.prompt is None:
-            assert request.text is not None  # TargetRequest sees to it
+            if request.text is None:
+                return None
             return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
         space = opened.manifest.space
         stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
@@ -238,21 +250,6 @@ class Targeting:
         )
         return Query(stored.query, (note,))
 
-    def _ranked(
-        self, opened: Opened, request: TargetRequest, query: _Floats, notes: list[str]
-    ) -> tuple[_Engine, list[str], _Floats]:
-        kind, size = request.kind, request.size
-        if self._nearest is not None and not request.exact and size <= MILVUS_LIMIT:
-            collection = opened.manifest.entry(kind).collection
-            try:
-                found = self._nearest.best(
-                    collection, opened.matrices[kind], opened.rows[kind], query, size
-                )
-                return "milvus", *found
-            except VectorsUnavailable:
-                notes.append("Milvus is away: the exact scan answered instead, with equal results.")
-        return "scan", *opened.matrices[kind].scan(query, size)
-
     def _answering(self) -> str | None:
         try:
             return self.live.get().manifest.id
@@ -264,6 +261,35 @@ class Targeting:
             return self.live.store.live_id()
         except ManifestError:  # a damaged LIVE, which an activation replaces
             return None
+
+
+def answer(opened: Opened, kind: str, found: Selected, said: list[str]) -> Audience:
+    """Users picked from a snapshot, with everything that an audience says about itself."""
+    manifest = opened.manifest
+    synthetic = ["This snapshot was built from synthetic data."] if manifest.synthetic else []
+    expected, low, high = found.buyers or (None, None, None)
+    meta = TargetMeta(
+        snapshot=manifest.id,
+        space=manifest.space,
+        as_of=manifest.as_of,
+        horizon_days=manifest.horizon_days,
+        engine=found.engine,
+        population=manifest.entry(kind).count,
+        eligible=found.eligible,
+        expected_buyers=expected,
+        expected_low=low,
+        expected_high=high,
+        notes=[*synthetic, *said, *found.notes],
+    )
+    ids = opened.matrices[kind].users.take(pa.array(found.rows))
+    return Audience(meta, ids, found.scores)
+
+
+def _calibrate(opened: Opened, request: TargetRequest, query: Query | None) -> Calibrate | None:
+    calibrator = opened.calibrators.get(request.kind)
+    if calibrator is None or query is None:
+        return None
+    return lambda scores: calibrator(request.text, query.vector, scores)
 
 
 def _check_aligned(manifest: Manifest, kind: str) -> None:
@@ -288,16 +314,6 @@ def _rows(opened: Opened, kind: str, field: str, users: list[str]) -> npt.NDArra
             f"are not: {shown}{', …' if len(unknown) > 5 else ''}"
         )
     return found
-
-
-def _notes(manifest: Manifest, request: TargetRequest) -> list[str]:
-    notes = []
-    count = manifest.entry(request.kind).count
-    if request.size > count:
-        notes.append(f"There are only {count:,} users, so all of them are returned.")
-    if manifest.synthetic:
-        notes.append("This snapshot was built from synthetic data.")
-    return notes
 
 
 def _info(manifest: Manifest) -> SnapshotInfo:
