@@ -32,6 +32,7 @@ from feature_repo.errors import (
 )
 from sdk.types import PROBLEM_JSON, FieldError, Problem, field_errors
 from serving.live import CannotOpen
+from serving.webhook import DeliveryFailed
 
 MAX_BODY: Final = 1 << 20
 """Longest request body, in bytes."""
@@ -48,6 +49,7 @@ STATUS: Final[dict[type[OpenFoundError], int]] = {
     ManifestError: 503,
     CannotOpen: 503,
     VectorsUnavailable: 503,
+    DeliveryFailed: 502,
 }
 
 HEADERS: Final[dict[bytes, bytes]] = {

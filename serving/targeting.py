@@ -68,6 +68,7 @@ class Audience:
     meta: TargetMeta
     ids: pa.Array
     scores: _Floats
+    query: _Floats | None = None  # what they were ranked by; None where only rules chose
 
     @cached_property
     def user_ids(self) -> list[str]:
@@ -118,8 +119,18 @@ class Targeting:
 
     # --- asking
 
-    def target(self, request: TargetRequest) -> Audience:
+    def target(
+        self,
+        request: TargetRequest,
+        *,
+        opened: Opened | None = None,
+        vector: _Floats | None = None,
+    ) -> Audience:
         """Pick the users whom a sentence, or a tuned prompt, describes best.
+
+        Args:
+            opened: the snapshot to ask; the live one if left out.
+            vector: the query [D] of an earlier run in the same space, instead of reading anew.
 
         Raises:
             NoLiveSnapshot, ManifestError, CannotOpen, SpaceMismatch: nothing can answer.
@@ -128,18 +139,19 @@ class Targeting:
             NoSentences: it does, but sentences are not aligned with it.
             RuleError, NotCarried: the rules, or the cut, ask for what the snapshot does not know.
         """
-        opened = self.live.get()
+        opened = opened or self.live.get()
         _check_aligned(opened.manifest, request.kind)
-        query = self._query(opened, request)
+        query = self._query(opened, request) if vector is None else Query(vector)
         among = eligible(opened, request, self._members)
         nearest = None if request.exact else self._nearest
         calibrate = _calibrate(opened, request, query)
+        vector = None if query is None else query.vector
         found = select(
-            opened, request.kind, None if query is None else query.vector, request, among,
+            opened, request.kind, vector, request, among,
             nearest=nearest, calibrate=calibrate,
         )  # fmt: skip
         said = [_UNRANKED] if query is None else list(query.notes)
-        return answer(opened, request.kind, found, [*said])
+        return answer(opened, request.kind, found, said, vector)
 
     def embeddings(self, request: EmbeddingsRequest) -> Embeddings:
         """Stored embeddings, from the feature store's online half; unknown users are missing."""
@@ -263,7 +275,9 @@ class Targeting:
             return None
 
 
-def answer(opened: Opened, kind: str, found: Selected, said: list[str]) -> Audience:
+def answer(
+    opened: Opened, kind: str, found: Selected, said: list[str], query: _Floats | None
+) -> Audience:
     """Users picked from a snapshot, with everything that an audience says about itself."""
     manifest = opened.manifest
     synthetic = ["This snapshot was built from synthetic data."] if manifest.synthetic else []
@@ -282,7 +296,7 @@ def answer(opened: Opened, kind: str, found: Selected, said: list[str]) -> Audie
         notes=[*synthetic, *said, *found.notes],
     )
     ids = opened.matrices[kind].users.take(pa.array(found.rows))
-    return Audience(meta, ids, found.scores)
+    return Audience(meta, ids, found.scores, query)
 
 
 def _calibrate(opened: Opened, request: TargetRequest, query: Query | None) -> Calibrate | None:
