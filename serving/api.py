@@ -16,6 +16,7 @@ from fastapi.responses import Response
 
 from feature_repo.errors import OpenFoundError
 from sdk.arrow import encode_audience, encode_embeddings, wants_arrow
+from sdk.reach import LookalikeRequest, Reach, ReachRequest
 from sdk.settings import installed_version
 from sdk.types import (
     PROBLEM_JSON,
@@ -33,6 +34,7 @@ from serving import audience_routes
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
 from serving.auth import ApiKeys, admin, reader
+from serving.picked import Audience
 from serving.problems import add_handlers
 from serving.targeting import Targeting
 from serving.webhook import Webhook
@@ -56,13 +58,21 @@ admin_routes = APIRouter(prefix="/v1", dependencies=[Depends(admin)])
 @read_routes.post("/target", response_model=TargetResponse, responses=_LARGE, tags=["audiences"])
 def target(request: Request, asked: TargetRequest, targeting: Asked) -> Response:
     """Pick the users whom one sentence, or a tuned prompt, describes best."""
-    found = targeting.target(asked)
-    if wants_arrow(request.headers.get("accept")):
-        return arrow(encode_audience(found.meta, found.ids, found.scores))
-    pairs = zip(found.user_ids, found.scores.tolist(), strict=True)
-    return json_rows(
-        found.meta, "users", [{"user_id": user, "score": score} for user, score in pairs]
-    )
+    return _audience(request, targeting.target(asked))
+
+
+@read_routes.post("/lookalike", response_model=TargetResponse, responses=_LARGE, tags=["audiences"])
+def lookalike(request: Request, asked: LookalikeRequest, targeting: Asked) -> Response:
+    """Pick the users who are most like the seeds."""
+    return _audience(request, targeting.lookalike(asked))
+
+
+@read_routes.post(
+    "/reach", responses=errors(401, 404, 409, 413, 422, 429, 500, 503), tags=["audiences"]
+)
+def reach(asked: ReachRequest, targeting: Asked) -> Reach:
+    """How many users a demand fits how well, and what each size of audience would bring."""
+    return targeting.reach(asked)
 
 
 @read_routes.post(
@@ -147,6 +157,14 @@ def create_app(
     add_handlers(app)
     _describe_problems(app)
     return app
+
+
+def _audience(request: Request, found: Audience) -> Response:
+    if wants_arrow(request.headers.get("accept")):
+        return arrow(encode_audience(found.meta, found.ids, found.scores))
+    pairs = zip(found.user_ids, found.scores.tolist(), strict=True)
+    rows = [{"user_id": user, "score": score} for user, score in pairs]
+    return json_rows(found.meta, "users", rows)
 
 
 def _describe_problems(app: FastAPI) -> None:

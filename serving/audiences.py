@@ -32,7 +32,8 @@ from sdk.saved import (
 from sdk.types import TargetMeta, TargetRequest
 from serving.audience_store import AudienceStore, NewRun, Run, Saved
 from serving.holdout import held_out
-from serving.targeting import Audience, Targeting
+from serving.picked import Audience
+from serving.targeting import Targeting
 
 SHOWN_IDS: Final = 1_000
 COMPARED: Final = 200

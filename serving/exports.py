@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from feature_repo.errors import InputError
 from feature_repo.schema import TIMESTAMP
 from sdk.saved import ExportFormat
-from serving.targeting import Audience
+from serving.picked import Audience
 
 MEDIA_TYPES: Final[dict[ExportFormat, str]] = {
     "parquet": "application/vnd.apache.parquet",

@@ -159,11 +159,18 @@ def _calibrated(
             f"{named}: this snapshot carries no calibration, so its scores are no probabilities; "
             "choose by size, share or min_score, or calibrate and publish"
         )
+    return calibrate(scores) if named is not None else calibrated_or_note(scores, calibrate, notes)
+
+
+def calibrated_or_note(
+    scores: Floats, calibrate: Calibrate | None, notes: list[str]
+) -> Calibrated | None:
+    """What the scores mean; None without a calibration, or with a note where it abstains."""
+    if calibrate is None:
+        return None
     try:
         return calibrate(scores)
     except Abstained as error:
-        if named is not None:
-            raise
         notes.append(f"No probability is stated: {error}.")
         return None
 

@@ -17,12 +17,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from encoders.query import Query
 from feature_repo.errors import (
@@ -33,6 +31,7 @@ from feature_repo.errors import (
 )
 from feature_repo.manifest import Manifest
 from feature_repo.prompts import PromptStore
+from sdk.reach import LookalikeRequest, Reach, ReachRequest
 from sdk.types import (
     Activation,
     EmbeddingsMeta,
@@ -42,12 +41,20 @@ from sdk.types import (
     PromptRequest,
     SnapshotInfo,
     SnapshotsResponse,
-    TargetMeta,
     TargetRequest,
 )
 from serving.live import TOWERS, LiveSnapshot, Opened
+from serving.lookalike import lookalike_query_of, rows_of, without_seeds
 from serving.nearest import Nearest
-from serving.selecting import Calibrate, Members, Selected, eligible, select
+from serving.picked import Audience, answer
+from serving.reach import reach
+from serving.selecting import (
+    Calibrate,
+    Members,
+    calibrated_or_note,
+    eligible,
+    select,
+)
 
 WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search", "shopper_bert"})
 """Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
@@ -59,22 +66,6 @@ log = logging.getLogger(__name__)
 
 class NoSentences(InputError):
     """A kind was asked with a sentence, but sentences are not aligned with it."""
-
-
-@dataclass(frozen=True)
-class Audience:
-    """Users (Arrow strings [n]) and their scores [n] float32: best first, ties by user_id."""
-
-    meta: TargetMeta
-    ids: pa.Array
-    scores: _Floats
-    query: _Floats | None = None  # what they were ranked by; None where only rules chose
-
-    @cached_property
-    def user_ids(self) -> list[str]:
-        """The ids as Python strings; slow to make for a million users."""
-        found: list[str] = self.ids.to_pylist()
-        return found
 
 
 @dataclass(frozen=True)
@@ -153,6 +144,34 @@ class Targeting:
         said = [_UNRANKED] if query is None else list(query.notes)
         return answer(opened, request.kind, found, said, vector)
 
+    def lookalike(self, request: LookalikeRequest) -> Audience:
+        """Pick the users most like the seeds; too few seeds fall back on the sentence, if any.
+
+        Raises what :meth:`target` raises, and InputError for too few seeds without a sentence.
+        """
+        opened, kind = self.live.get(), request.kind
+        _check_aligned(opened.manifest, kind)
+        query = lookalike_query_of(opened, request)
+        among = eligible(opened, without_seeds(request), self._members)
+        found = select(opened, kind, query.vector, request, among)
+        return answer(opened, kind, found, list(query.notes), query.vector)
+
+    def reach(self, request: ReachRequest) -> Reach:
+        """How many users a demand fits how well. Raises what :meth:`target` raises."""
+        opened, kind = self.live.get(), request.kind
+        _check_aligned(opened.manifest, kind)
+        query = self._query(opened, request)
+        assert query is not None  # ReachRequest sees to it
+        among = eligible(opened, request, self._members)
+        scores = opened.matrices[kind].scores(query.vector)
+        notes = list(query.notes)
+        calibrate = _calibrate(opened, request, query)
+        calibrated = calibrated_or_note(scores, calibrate, notes)
+        return reach(
+            opened.manifest, opened.matrices[kind], scores, among, calibrated,
+            bins=request.bins, notes=notes,
+        )  # fmt: skip
+
     def embeddings(self, request: EmbeddingsRequest) -> Embeddings:
         """Stored embeddings, from the feature store's online half; unknown users are missing."""
         opened = self.live.get()
@@ -181,8 +200,8 @@ class Targeting:
         vectors = opened.matrices[kind].vectors
         tuned = opened.encoders[kind].tune(
             request.text,
-            vectors[_rows(opened, kind, "positives", request.positives)],
-            vectors[_rows(opened, kind, "negatives", request.negatives)],
+            vectors[rows_of(opened, kind, "positives", request.positives)],
+            vectors[rows_of(opened, kind, "negatives", request.negatives)],
             vectors,
         )
         record = self._prompts.save(
@@ -242,7 +261,7 @@ class Targeting:
 
     # --- inside
 
-    def _query(self, opened: Opened, request: TargetRequest) -> Query | None:
+    def _query(self, opened: Opened, request: TargetRequest | ReachRequest) -> Query | None:
         """Of a sentence as it is read, of a prompt as it was tuned: never rewritten."""
         if request.prompt is None:
             if request.text is None:
@@ -275,31 +294,9 @@ class Targeting:
             return None
 
 
-def answer(
-    opened: Opened, kind: str, found: Selected, said: list[str], query: _Floats | None
-) -> Audience:
-    """Users picked from a snapshot, with everything that an audience says about itself."""
-    manifest = opened.manifest
-    synthetic = ["This snapshot was built from synthetic data."] if manifest.synthetic else []
-    expected, low, high = found.buyers or (None, None, None)
-    meta = TargetMeta(
-        snapshot=manifest.id,
-        space=manifest.space,
-        as_of=manifest.as_of,
-        horizon_days=manifest.horizon_days,
-        engine=found.engine,
-        population=manifest.entry(kind).count,
-        eligible=found.eligible,
-        expected_buyers=expected,
-        expected_low=low,
-        expected_high=high,
-        notes=[*synthetic, *said, *found.notes],
-    )
-    ids = opened.matrices[kind].users.take(pa.array(found.rows))
-    return Audience(meta, ids, found.scores, query)
-
-
-def _calibrate(opened: Opened, request: TargetRequest, query: Query | None) -> Calibrate | None:
+def _calibrate(
+    opened: Opened, request: TargetRequest | ReachRequest, query: Query | None
+) -> Calibrate | None:
     calibrator = opened.calibrators.get(request.kind)
     if calibrator is None or query is None:
         return None
@@ -317,17 +314,6 @@ def _check_aligned(manifest: Manifest, kind: str) -> None:
         f"kind: expected one that sentences are aligned with ({aligned}), got {kind!r}; "
         f"its embeddings can be fetched, not asked with a sentence"
     )
-
-
-def _rows(opened: Opened, kind: str, field: str, users: list[str]) -> npt.NDArray[np.int64]:
-    found = opened.rows[kind].of(users)
-    if unknown := [user for user, row in zip(users, found, strict=True) if row < 0]:
-        shown = ", ".join(repr(user[:40]) for user in unknown[:5])
-        raise InputError(
-            f"{field}: expected users of snapshot {opened.manifest.id}, got {len(unknown)} who "
-            f"are not: {shown}{', …' if len(unknown) > 5 else ''}"
-        )
-    return found
 
 
 def _info(manifest: Manifest) -> SnapshotInfo:

@@ -28,7 +28,7 @@ import httpx
 import tenacity
 
 from feature_repo.errors import InputError, OpenFoundError
-from serving.targeting import Audience
+from serving.picked import Audience
 
 SECRET_VARIABLE: Final = "OPENFOUND_WEBHOOK_SECRET"
 PRIVATE_VARIABLE: Final = "OPENFOUND_WEBHOOK_PRIVATE"
