@@ -29,7 +29,7 @@ from sdk.errors import (
     from_problem,
     invalid,
 )
-from sdk.selection import Choosing
+from sdk.selection import Choosing, FilterChoosing
 from sdk.types import (
     DEFAULT_KIND,
     Activation,
@@ -49,7 +49,7 @@ Answer = TypeVar("Answer")
 Model = TypeVar("Model", bound=BaseModel)
 
 _JSON: Final = "application/json"
-_ARROW: Final = f"{arrow.ARROW_STREAM}, {_JSON};q=0.5"
+ARROW: Final = f"{arrow.ARROW_STREAM}, {_JSON};q=0.5"
 _SNAPSHOT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SHOWN: Final = 200
 
@@ -95,9 +95,9 @@ def target_request(
 ) -> TargetRequest:
     """What ``target`` asks; raises InvalidRequest where a field is wrong."""
     prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
-    return _request(
+    return valid(
         TargetRequest, text=text, prompt=prompt_id, exact=exact, kind=kind, rewrite=rewrite,
-        **_chosen(choosing),
+        **chosen(choosing),
     )  # fmt: skip
 
 
@@ -117,19 +117,14 @@ def target(
     named = prompt.text if isinstance(prompt, Prompt) else f"prompt {request.prompt}"
     wording = request.text or (named if request.prompt else "everybody whom the rules leave")
 
-    def read(response: httpx.Response) -> Audience:
-        if _is_arrow(response):
-            meta, table = arrow.decode_audience(response.content)
-        else:
-            meta, table = arrow.audience_from_json(_model(response, TargetResponse))
-        return Audience(text=wording, meta=meta, table=table)
-
-    return Call("POST", "/v1/target", read, body=request, accept=_ARROW, repeatable=True)
+    return Call(
+        "POST", "/v1/target", audience_reader(wording), body=request, accept=ARROW, repeatable=True
+    )
 
 
 def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
     """Fetch stored embeddings of named users."""
-    request = _request(EmbeddingsRequest, user_ids=_listed("ids", ids), kind=kind)
+    request = valid(EmbeddingsRequest, user_ids=listed("ids", ids), kind=kind)
 
     def read(response: httpx.Response) -> Embeddings:
         if _is_arrow(response):
@@ -138,27 +133,27 @@ def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
             meta, table = arrow.embeddings_from_json(_model(response, EmbeddingsResponse))
         return Embeddings(meta=meta, table=table)
 
-    return Call("POST", "/v1/embeddings", read, body=request, accept=_ARROW, repeatable=True)
+    return Call("POST", "/v1/embeddings", read, body=request, accept=ARROW, repeatable=True)
 
 
 def tune(
     text: str, positives: Iterable[str], negatives: Iterable[str], *, kind: str
 ) -> Call[Prompt]:
     """Sharpen a sentence with seed users."""
-    request = _request(
+    request = valid(
         PromptRequest,
         text=text,
-        positives=_listed("positives", positives),
-        negatives=_listed("negatives", negatives),
+        positives=listed("positives", positives),
+        negatives=listed("negatives", negatives),
         kind=kind,
     )
     # Not repeatable: each time makes another prompt.
-    return Call("POST", "/v1/prompts", _reader(Prompt), body=request)
+    return Call("POST", "/v1/prompts", reader(Prompt), body=request)
 
 
 def snapshots() -> Call[SnapshotsResponse]:
     """List snapshots and name the live one."""
-    return Call("GET", "/v1/snapshots", _reader(SnapshotsResponse), repeatable=True)
+    return Call("GET", "/v1/snapshots", reader(SnapshotsResponse), repeatable=True)
 
 
 def activate(snapshot: str) -> Call[Activation]:
@@ -168,19 +163,19 @@ def activate(snapshot: str) -> Call[Activation]:
             f"snapshot: expected an id of letters, digits, '_' and '-', got {snapshot!r}.",
             remedy="`openfound snapshots` lists the ids.",
         )
-    return Call("POST", f"/v1/snapshots/{snapshot}/activate", _reader(Activation))
+    return Call("POST", f"/v1/snapshots/{snapshot}/activate", reader(Activation))
 
 
 def rollback() -> Call[Activation]:
     """Make the snapshot live that was live before."""
     # Not repeatable: a second roll-back goes one further.
-    return Call("POST", "/v1/rollback", _reader(Activation))
+    return Call("POST", "/v1/rollback", reader(Activation))
 
 
 def health() -> Call[Health]:
     """Ask whether the service is ready."""
     # Not repeated either: the caller wants to know how it is now.
-    return Call("GET", "/healthz", _reader(Health))
+    return Call("GET", "/healthz", reader(Health))
 
 
 def api_error(response: httpx.Response) -> ApiError | UnexpectedAnswer:
@@ -221,7 +216,8 @@ def transport_error(error: httpx.HTTPError, *, url: str, timeout: float) -> Open
     return ConnectionFailed(f"The connection to {url} broke ({type(error).__name__}).")
 
 
-def _request(model: type[Model], **fields: Any) -> Model:
+def valid(model: type[Model], **fields: Any) -> Model:
+    """A request, or InvalidRequest where a field is wrong, as the service would say it."""
     try:
         return model(**fields)
     except ValidationError as error:
@@ -229,17 +225,18 @@ def _request(model: type[Model], **fields: Any) -> Model:
         raise invalid(field_errors(error.errors())) from None
 
 
-def _chosen(choosing: Choosing) -> dict[str, Any]:
+def chosen(choosing: Choosing | FilterChoosing) -> dict[str, Any]:
     """Keyword arguments as fields: any iterable of ids will do."""
     lists = ("include", "exclude", "exclude_audiences")
     given = {name: value for name, value in choosing.items() if value is not None}
     return {
-        name: _listed(name, value) if name in lists else value  # type: ignore[arg-type]
+        name: listed(name, value) if name in lists else value  # type: ignore[arg-type]
         for name, value in given.items()
     }
 
 
-def _listed(name: str, ids: Iterable[str]) -> list[str]:
+def listed(name: str, ids: Iterable[str]) -> list[str]:
+    """Ids as a list; a single string is refused."""
     if isinstance(ids, str | bytes):
         # A string is iterable too; its characters are hardly the users meant.
         raise UsageError(f"{name}: expected a list of user ids, got {ids!r}.", remedy="Write [id].")
@@ -265,7 +262,21 @@ def _model(response: httpx.Response, model: type[Model]) -> Model:
         ) from None
 
 
-def _reader(model: type[Model]) -> Callable[[httpx.Response], Model]:
+def audience_reader(wording: str) -> Callable[[httpx.Response], Audience]:
+    """Reads an audience, from Arrow or JSON; ``wording`` says what was asked."""
+
+    def read(response: httpx.Response) -> Audience:
+        if _is_arrow(response):
+            meta, table = arrow.decode_audience(response.content)
+        else:
+            meta, table = arrow.audience_from_json(_model(response, TargetResponse))
+        return Audience(text=wording, meta=meta, table=table)
+
+    return read
+
+
+def reader(model: type[Model]) -> Callable[[httpx.Response], Model]:
+    """Reads a JSON answer."""
     return lambda response: _model(response, model)
 
 

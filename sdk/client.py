@@ -21,6 +21,7 @@ import tenacity
 
 from sdk import calls
 from sdk.audience import Audience, Embeddings
+from sdk.client_audiences import AsyncAudienceMethods, AudienceMethods
 from sdk.errors import RateLimited, Unavailable
 from sdk.selection import Choosing
 from sdk.settings import Settings, http_options, proxy_for
@@ -34,7 +35,7 @@ CONNECT_RETRIES: Final = 2
 Answer = TypeVar("Answer")
 
 
-class Client:
+class Client(AudienceMethods):
     """Talks to one OpenFound service; safe to share between threads.
 
     >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -146,7 +147,7 @@ class Client:
         return call.answer(response)
 
 
-class AsyncClient:
+class AsyncClient(AsyncAudienceMethods):
     """``Client`` for asyncio: the same methods, awaited."""
 
     def __init__(

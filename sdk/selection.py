@@ -33,13 +33,18 @@ AudienceId = Annotated[str, Field(min_length=1, max_length=128)]
 AudienceIds = Annotated[list[AudienceId], AfterValidator(once_each), Field(max_length=100)]
 
 
-class Choosing(TypedDict, total=False):
-    """Filters and cut as keyword arguments: fields of :class:`Filters` and :class:`Cut`."""
+class FilterChoosing(TypedDict, total=False):
+    """Filters as keyword arguments: fields of :class:`Filters`."""
 
     rules: Rule | Mapping[str, Any] | None
     include: Iterable[str] | None
     exclude: Iterable[str] | None
     exclude_audiences: Iterable[str] | None
+
+
+class Choosing(FilterChoosing, total=False):
+    """Filters and cut as keyword arguments: fields of :class:`Filters` and :class:`Cut`."""
+
     size: int | None
     min_score: float | None
     min_probability: float | None

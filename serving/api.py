@@ -16,7 +16,7 @@ from fastapi.responses import Response
 
 from feature_repo.errors import OpenFoundError
 from sdk.arrow import encode_audience, encode_embeddings, wants_arrow
-from sdk.reach import LookalikeRequest, Reach, ReachRequest
+from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.settings import installed_version
 from sdk.types import (
     PROBLEM_JSON,

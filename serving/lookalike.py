@@ -8,7 +8,7 @@ import numpy.typing as npt
 from encoders.lookalike import FEWEST, lookalike_query
 from encoders.query import Query
 from feature_repo.errors import InputError
-from sdk.reach import LookalikeRequest
+from sdk.reaching import LookalikeRequest
 from serving.live import Opened
 
 

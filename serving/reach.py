@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from feature_repo.manifest import Manifest
 from feature_repo.matrix import Matrix
-from sdk.reach import Reach, ReachPoint
+from sdk.reaching import Reach, ReachPoint
 from serving.calibrated import Calibrated
 from serving.selecting import Eligible, Floats
 

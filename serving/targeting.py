@@ -31,7 +31,7 @@ from feature_repo.errors import (
 )
 from feature_repo.manifest import Manifest
 from feature_repo.prompts import PromptStore
-from sdk.reach import LookalikeRequest, Reach, ReachRequest
+from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.types import (
     Activation,
     EmbeddingsMeta,

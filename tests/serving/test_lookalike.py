@@ -10,7 +10,7 @@ import pytest
 
 from encoders.lookalike import FEWEST, lookalike_query
 from feature_repo.errors import InputError
-from sdk.reach import LookalikeRequest, ReachRequest
+from sdk.reaching import LookalikeRequest, ReachRequest
 from sdk.types import TargetRequest
 from serving.targeting import Targeting
 
