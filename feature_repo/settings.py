@@ -86,6 +86,8 @@ class Workspace:
     def scores(self) -> Path:
         """What downstream teams handed back, a directory for each name."""
         return self.root / "scores"
+
+    @property
     def audiences(self) -> Path:
         """Members of saved audiences."""
         return self.root / "audiences"

@@ -41,7 +41,8 @@ from feature_repo.snapshots import (
     part_name,
     view_name,
 )
-from feature_repo.transforms import micros
+from feature_repo.store import FeatureStore
+from feature_repo.transforms import micros, open_tables
 from ray_jobs.build_features import Dataset, build, read_dataset
 from ray_jobs.command import Date, Job, console, main, parse_date
 from ray_jobs.space import Part, Space, embed_at, open_space

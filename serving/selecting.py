@@ -57,8 +57,8 @@ class Selected:
     notes: list[str]
 
 
-def eligible(opened: Opened, filters: Filters, members: Members) -> Eligible:
-    """The filters as rows of the snapshot.
+def eligible(opened: Opened, kind: str, filters: Filters, members: Members) -> Eligible:
+    """The filters as rows of the snapshot; users of whom ``kind`` knows nothing are never eligible.
 
     Raises RuleError or NotCarried for rules, UnknownAudience for audiences.
     """
@@ -66,7 +66,8 @@ def eligible(opened: Opened, filters: Filters, members: Members) -> Eligible:
     if not (filters.rules or include or exclude or filters.exclude_audiences):
         return Eligible(None, np.empty(0, np.int64), None)
     rules, notes = opened.rules, []
-    allowed = np.ones(opened.manifest.num_users, dtype=bool)
+    warm = opened.matrices[kind].warm
+    allowed = warm.copy()
     if filters.rules is not None:
         rule = parse(filters.rules.model_dump(exclude_none=True))
         allowed &= rules.allowed(rule, members)
@@ -75,9 +76,9 @@ def eligible(opened: Opened, filters: Filters, members: Members) -> Eligible:
     out = rules.of_users(exclude)
     for audience in filters.exclude_audiences or ():
         out |= rules.of_users(members(audience))
-    forced = rules.of_users(include)
+    forced = rules.of_users(include) & warm
     if (strangers := len(include) - int(forced.sum())) > 0:
-        notes.append(f"{strangers:,} of the users to include are not in this snapshot.")
+        notes.append(f"Of {strangers:,} of the users to include this snapshot knows nothing.")
     if (forced & out).any():
         raise InputError(
             f"include: {int((forced & out).sum()):,} of these users are in an audience that is "
@@ -225,7 +226,8 @@ def _shortage(cut: Cut, among: Eligible, found: int, population: int) -> list[st
         wanted = _size(cut, population)
     if wanted is not None and found < wanted:
         if among.count is None:
-            return [f"There are only {population:,} users, so all of them are returned."]
+            known = found if found < population else population  # cold users are never ranked
+            return [f"There are only {known:,} users, so all of them are returned."]
         return [f"The filters leave only {among.count:,} users, so all of them are returned."]
     if cut.expected_buyers is not None and found == (among.count or population):
         return ["All eligible users together may not reach so many expected buyers."]

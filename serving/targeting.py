@@ -133,7 +133,7 @@ class Targeting:
         opened = opened or self.live.get()
         _check_aligned(opened.manifest, request.kind)
         query = self._query(opened, request) if vector is None else Query(vector)
-        among = eligible(opened, request, self._members)
+        among = eligible(opened, request.kind, request, self._members)
         nearest = None if request.exact else self._nearest
         calibrate = _calibrate(opened, request, query)
         vector = None if query is None else query.vector
@@ -152,7 +152,7 @@ class Targeting:
         opened, kind = self.live.get(), request.kind
         _check_aligned(opened.manifest, kind)
         query = lookalike_query_of(opened, request)
-        among = eligible(opened, without_seeds(request), self._members)
+        among = eligible(opened, kind, without_seeds(request), self._members)
         found = select(opened, kind, query.vector, request, among)
         return answer(opened, kind, found, list(query.notes), query.vector)
 
@@ -162,7 +162,7 @@ class Targeting:
         _check_aligned(opened.manifest, kind)
         query = self._query(opened, request)
         assert query is not None  # ReachRequest sees to it
-        among = eligible(opened, request, self._members)
+        among = eligible(opened, request.kind, request, self._members)
         scores = opened.matrices[kind].scores(query.vector)
         notes = list(query.notes)
         calibrate = _calibrate(opened, request, query)

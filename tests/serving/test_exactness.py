@@ -103,7 +103,7 @@ class Population:
     def check(self, request: TargetRequest, rule: Rule | None, query: np.ndarray) -> Selected:
         """Pick, and compare with brute force; returns what was picked."""
         members = lambda audience: self.audience  # noqa: E731
-        among = eligible(self.opened, request, members)
+        among = eligible(self.opened, "fused", request, members)
         found = select(self.opened, "fused", query, request, among)
         scores = self.vectors.astype(np.float64) @ query.astype(np.float64)
         slack = DIM * 2.0**-24 * self.norms * np.linalg.norm(query.astype(np.float64))
@@ -343,5 +343,5 @@ def test_one_day_more_or_less_changes_a_window(tmp_path: Path) -> None:
     }
     world = population(tables, pa.table({"user_id": ["u0", "u1"]}), ["u0", "u1"], tmp_path)
     rule = {"type": "behaviour", "verb": "bought", "subject": "TEA", "days": 30}
-    among = eligible(world.opened, TargetRequest(rules=rule), lambda _: [])
+    among = eligible(world.opened, "fused", TargetRequest(rules=rule), lambda _: [])
     assert among.allowed is not None and among.allowed.tolist() == [True, False]
