@@ -2,11 +2,13 @@
 
     OpenFoundError
     ├── InputError (also a ValueError)   the caller's argument, file or setting is wrong
-    │   └── TimeError                    a date before the data, or before the weights were trained
+    │   ├── TimeError                    a date before the data, or before the weights were trained
+    │   └── NotCarried                   the snapshot lacks what is asked of it: facts, calibration
     ├── ManifestError                    a snapshot's manifest, LIVE or a prompt is damaged
     ├── NoLiveSnapshot                   nothing has been activated yet
     ├── UnknownSnapshot (also a KeyError)
     ├── UnknownPrompt (also a KeyError)
+    ├── UnknownAudience (also a KeyError)
     ├── MissingKind                      the snapshot holds no embeddings of that kind
     ├── SpaceMismatch                    two embedding spaces met in one computation
     └── VectorsUnavailable               Milvus is away or refused; the exact scan can stand in
@@ -29,6 +31,10 @@ class TimeError(InputError):
     """A date lies before the data begin, or before the weights were trained."""
 
 
+class NotCarried(InputError):
+    """The snapshot does not carry what the request needs: facts for rules, or a calibration."""
+
+
 class ManifestError(OpenFoundError):
     """A manifest, LIVE or a prompt is damaged; the message names the file and the remedy."""
 
@@ -46,6 +52,12 @@ class UnknownSnapshot(OpenFoundError, KeyError):
 
 class UnknownPrompt(OpenFoundError, KeyError):
     """The named tuned prompt does not exist in this workspace."""
+
+    __str__ = Exception.__str__
+
+
+class UnknownAudience(OpenFoundError, KeyError):
+    """The named audience was never saved here, or was deleted."""
 
     __str__ = Exception.__str__
 

@@ -56,6 +56,21 @@ class KindEntry(_Model):
     matrix_sha256: str
 
 
+class FileEntry(_Model):
+    """One file, its path relative to the workspace."""
+
+    path: RelativePath
+    sha256: str
+
+
+class FactsEntry(_Model):
+    """What hard rules are checked against (``facts.py`` says what lies in the files)."""
+
+    profiles: FileEntry
+    subjects: FileEntry
+    behaviour: FileEntry
+
+
 class Manifest(_Model):
     """What moves together. ``users`` lists the user ids in the row order of every matrix."""
 
@@ -75,6 +90,13 @@ class Manifest(_Model):
     version: str
     source: str
     synthetic: bool
+    facts: FactsEntry | None = None  # snapshots from before there were rules carry none
+
+    @property
+    def fact_files(self) -> list[FileEntry]:
+        """Every file of the facts; none for an old snapshot."""
+        facts = self.facts
+        return [] if facts is None else [facts.profiles, facts.subjects, facts.behaviour]
 
     def entry(self, kind: str) -> KindEntry:
         """The entry of one kind, or :class:`MissingKind` naming those that exist."""

@@ -1,7 +1,8 @@
 """A snapshot's embeddings as one memory-mapped matrix, and the exact scan over it.
 
 An index answers "the nearest hundred"; an audience is any size, above any score, within any filter.
-That is one product over all rows, read block by block from the file.
+That is one product over all rows, read block by block from the file. Beside the mapped file it
+needs about 30 bytes per user, for their scores and the order of those that are chosen.
 
 Users of whom a kind knows nothing are *cold*: their vector is 0. The manifest counts them, and no
 ranking holds them: a score of 0 would place them before users whose taste is known to be another.
@@ -31,6 +32,7 @@ from feature_repo.settings import Workspace
 
 Floats = npt.NDArray[np.float32]
 _BLOCK_ROWS: Final = 8_192  # 8 MB at 256 dimensions
+_LOW: Final = np.uint64(32)
 
 
 class Matrix:
@@ -113,16 +115,27 @@ class Matrix:
             np.vecdot(self.vectors[block], query, out=scores[block])
         return scores
 
-    def scan(
+    @cached_property
+    def places(self) -> npt.NDArray[np.uint32]:
+        """Each row's place [N] if users were sorted by id: equal scores go by it."""
+        ids = self.users.cast(pa.large_binary())
+        if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:
+            return np.arange(len(ids), dtype=np.uint32)
+        places = np.empty(len(ids), dtype=np.uint32)
+        places[pc.sort_indices(ids).to_numpy()] = np.arange(len(ids), dtype=np.uint32)
+        return places
+
+    def best(
         self,
-        query: npt.NDArray[np.floating],
+        scores: Floats,
         k: int | None = None,
         *,
         min_score: float | None = None,
         allowed: npt.NDArray[np.bool_] | None = None,
-    ) -> tuple[list[str], Floats]:
-        """The best ``k`` users (None, or more than there are: all), best first, ties by user_id.
+    ) -> npt.NDArray[np.int64]:
+        """Rows of the best ``k`` users (None, or more than there are: all) by ``scores`` [N].
 
+        Best first, ties by user_id; two users are tied when their float32 scores are equal.
         ``allowed`` [N] says which rows may appear at all, ``min_score`` which scores are enough;
         both act before ``k``, so an audience is as large as asked for if there are the users.
         Cold users never appear.
@@ -134,7 +147,6 @@ class Matrix:
                 f"allowed: expected bool [{len(self.users)}], "
                 f"got {allowed.dtype} {list(allowed.shape)}"
             )
-        scores = self.scores(query)
         rows = np.flatnonzero(self.warm if allowed is None else self.warm & allowed)
         if min_score is not None:
             rows = rows[scores[rows] >= min_score]
@@ -142,15 +154,25 @@ class Matrix:
             candidates = scores[rows]
             least = np.partition(candidates, len(rows) - k)[len(rows) - k]
             rows = rows[candidates >= least]  # with all that tie for the last place
-        return self._ordered(rows, scores[rows], k)
+        keys = (_descending(scores[rows]) << _LOW) | self.places[rows]
+        return rows[np.argsort(keys)[:k]]
 
-    def _ordered(self, rows: npt.NDArray[np.intp], scores: Floats, k: int | None) -> _Ranking:
-        ranked = pa.table({"user_id": self.users.take(pa.array(rows)), "score": scores})
-        order = pc.sort_indices(
-            ranked, sort_keys=[("score", "descending"), ("user_id", "ascending")]
-        )
-        ranked = ranked.take(order[: len(rows) if k is None else k])
-        return ranked["user_id"].to_pylist(), ranked["score"].to_numpy()
+    def scan(
+        self,
+        query: npt.NDArray[np.floating],
+        k: int | None = None,
+        *,
+        min_score: float | None = None,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[list[str], Floats]:
+        """Score every user and return the best as :meth:`best` does: their ids and scores."""
+        scores = self.scores(query)
+        rows = self.best(scores, k, min_score=min_score, allowed=allowed)
+        return self.users.take(pa.array(rows)).to_pylist(), scores[rows]
 
 
-_Ranking = tuple[list[str], Floats]
+def _descending(scores: Floats) -> npt.NDArray[np.uint64]:
+    """Numbers [n] whose ascending order is the descending order of ``scores``, equal for equal."""
+    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 + 0.0 is 0.0
+    negative = bits >> np.uint32(31) == 1
+    return np.where(negative, bits, ~bits & np.uint32(0x7FFFFFFF)).astype(np.uint64)

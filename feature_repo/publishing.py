@@ -88,10 +88,12 @@ def prune(workspace: Workspace, keep: int, vectors_uri: str | None = None) -> li
 
 
 def check_matrices(workspace: Workspace, manifest: Manifest) -> None:
-    """Raise :class:`ManifestError` if a matrix is not the file that the manifest names."""
-    for entry in manifest.kinds.values():
-        path = workspace.root / entry.matrix
-        if not path.is_file() or durable.sha256(path) != entry.matrix_sha256:
+    """Raise :class:`ManifestError` if a matrix or the facts are not what the manifest names."""
+    named = [(entry.matrix, entry.matrix_sha256) for entry in manifest.kinds.values()]
+    named += [(file.path, file.sha256) for file in manifest.fact_files]
+    for relative, sha256 in named:
+        path = workspace.root / relative
+        if not path.is_file() or durable.sha256(path) != sha256:
             raise ManifestError(
                 f"{path} is missing or differs from the hash in the manifest of {manifest.id}; "
                 f"restore it, or publish the snapshot again"

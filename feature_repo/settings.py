@@ -6,6 +6,8 @@ writes creates the directory it writes into.
     features/<view>/part-<key>.parquet    weekly rows, immutable parts
     snapshots/<id>/                       embeddings, matrices, users, manifest.json
     prompts/<id>/                         tuned prompts
+    audiences/<id>/                       members of saved audiences
+    openfound.db                          what people saved, unless another database is named
     LIVE                                  which snapshot is live; the only truth about it
     feast/                                registry.db and online.db, derived
     milvus/                               Milvus Lite's data, address and log, derived
@@ -84,6 +86,11 @@ class Workspace:
     def scores(self) -> Path:
         """What downstream teams handed back, a directory for each name."""
         return self.root / "scores"
+
+    @property
+    def audiences(self) -> Path:
+        """Members of saved audiences."""
+        return self.root / "audiences"
 
     @property
     def live_file(self) -> Path:

@@ -26,6 +26,8 @@ from pydantic import Field
 from encoders import checkpoint
 from feature_repo import durable
 from feature_repo.errors import InputError
+from feature_repo.facts import write_facts
+from feature_repo.manifest import FactsEntry
 from feature_repo.matrix import Matrix
 from feature_repo.schema import EMBEDDING, TIMESTAMP
 from feature_repo.settings import Workspace
@@ -39,7 +41,8 @@ from feature_repo.snapshots import (
     part_name,
     view_name,
 )
-from feature_repo.transforms import micros
+from feature_repo.store import FeatureStore
+from feature_repo.transforms import micros, open_tables
 from ray_jobs.build_features import Dataset, build, read_dataset
 from ray_jobs.command import Date, Job, console, main, parse_date
 from ray_jobs.space import Part, Space, embed_at, open_space
@@ -100,11 +103,13 @@ def embed(
             kind: _write_kind(staged, snapshot, kind, matrix, dates, earlier.get(kind, []))
             for kind, matrix in vectors.items()
         }
-        store.commit(_manifest(workspace, dataset, space, snapshot, dates[-1], kinds, len(users)))
+        facts = _write_facts(workspace, dataset, staged, users, dates[-1])
+        store.commit(_manifest(workspace, dataset, space, snapshot, dates[-1], kinds, len(users),
+                               facts))  # fmt: skip
         return {"snapshot": snapshot, "outputs": [f"snapshots/{snapshot}/manifest.json"],
                 "num_users": len(users)}  # fmt: skip
 
-    inputs = [space.id, space.fingerprint, dataset.tables, [d.isoformat() for d in dates]]
+    inputs = [space.id, space.fingerprint, dataset.tables, [d.isoformat() for d in dates], "facts"]
     return run_stage(workspace, "embed", inputs, work)
 
 
@@ -188,9 +193,24 @@ def _write_kind(
     )  # fmt: skip
 
 
+def _write_facts(
+    workspace: Workspace, dataset: Dataset, staged: Path, users: list[str], as_of: datetime
+) -> FactsEntry:
+    """What rules are checked against: profiles and behaviour of the users at ``as_of``."""
+    asked = pa.table(
+        {"user_id": users, "event_timestamp": pa.array([as_of] * len(users), TIMESTAMP)}
+    )
+    profiles = FeatureStore(workspace).history("profile_weekly", asked)
+    con = open_tables(workspace.root / dataset.tables)
+    try:
+        return write_facts(con, profiles, users, as_of, staged, f"snapshots/{staged.name}")
+    finally:
+        con.close()
+
+
 def _manifest(
     workspace: Workspace, dataset: Dataset, space: Space, snapshot: str, as_of: datetime,
-    kinds: dict[str, KindEntry], num_users: int,
+    kinds: dict[str, KindEntry], num_users: int, facts: FactsEntry,
 ) -> Manifest:  # fmt: skip
     return Manifest(
         id=snapshot, space=space.id, as_of=as_of, trained_as_of=space.trained_as_of,
@@ -199,7 +219,7 @@ def _manifest(
         checkpoints={name: _entry(workspace, part) for name, part in space.parts.items()},
         kinds=kinds, num_users=num_users, users=f"snapshots/{snapshot}/users.parquet", reports=[],
         built_by=getpass.getuser(), version=version("openfound"), source=dataset.name,
-        synthetic=dataset.synthetic,
+        synthetic=dataset.synthetic, facts=facts,
     )  # fmt: skip
 
 

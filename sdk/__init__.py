@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Unpack
 
 from sdk.audience import Audience, Embeddings, Member
 from sdk.client import AsyncClient, Client
@@ -36,10 +38,21 @@ from sdk.errors import (
     UsageError,
 )
 from sdk.jobs import JobInfo, RayJobs
+from sdk.reaching import Reach
+from sdk.saved import (
+    AudienceChange,
+    AudiencePage,
+    Deleted,
+    Delivery,
+    ExportFormat,
+    Overlap,
+    Part,
+    SavedAudience,
+)
+from sdk.selection import Choosing, FilterChoosing
 from sdk.settings import Settings
 from sdk.types import (
     DEFAULT_KIND,
-    DEFAULT_SIZE,
     Activation,
     Health,
     Prompt,
@@ -52,9 +65,13 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "Audience",
+    "AudienceChange",
+    "AudiencePage",
     "AuthenticationError",
     "Client",
     "ConnectionFailed",
+    "Deleted",
+    "Delivery",
     "Embeddings",
     "Health",
     "InvalidRequest",
@@ -63,10 +80,13 @@ __all__ = [
     "Member",
     "NotFound",
     "OpenFoundError",
+    "Overlap",
     "PermissionDenied",
     "Prompt",
     "RateLimited",
     "RayJobs",
+    "Reach",
+    "SavedAudience",
     "ServerError",
     "SnapshotInfo",
     "SnapshotsResponse",
@@ -77,9 +97,20 @@ __all__ = [
     "UnexpectedAnswer",
     "UsageError",
     "activate",
+    "audiences",
+    "delete_audience",
     "embeddings",
+    "export",
+    "get_audience",
     "health",
+    "lookalike",
+    "members",
+    "overlap",
+    "reach",
+    "rerun",
     "rollback",
+    "save",
+    "send",
     "snapshots",
     "target",
     "tune",
@@ -93,16 +124,20 @@ def target(
     text: str | None = None,
     *,
     prompt: str | Prompt | None = None,
-    size: int = DEFAULT_SIZE,
     exact: bool = False,
     kind: str = DEFAULT_KIND,
     rewrite: bool = True,
+    **choosing: Unpack[Choosing],
 ) -> Audience:
-    """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
+    """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
 
-    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally.
+    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally. Exactly one of
+    ``size``, ``min_score``, ``min_probability``, ``share`` and ``expected_buyers`` says how many;
+    ``rules``, ``include``, ``exclude`` and ``exclude_audiences`` act before it.
     """
-    return _client().target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+    return _client().target(
+        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+    )
 
 
 def tune(
@@ -110,6 +145,123 @@ def tune(
 ) -> Prompt:
     """Sharpen a sentence with users who are meant and users who are not; five of each do."""
     return _client().tune(text, positives, negatives, kind=kind)
+
+
+def lookalike(
+    seeds: Iterable[str],
+    *,
+    text: str | None = None,
+    with_seeds: bool = False,
+    kind: str = DEFAULT_KIND,
+    **choosing: Unpack[Choosing],
+) -> Audience:
+    """Users like the seeds; ``text`` stands in for fewer than ten, and a note says so."""
+    return _client().lookalike(seeds, text=text, with_seeds=with_seeds, kind=kind, **choosing)
+
+
+def reach(
+    text: str | None = None,
+    *,
+    prompt: str | Prompt | None = None,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    bins: int = 40,
+    **choosing: Unpack[FilterChoosing],
+) -> Reach:
+    """How many users a demand fits how well, and what each size of audience would bring."""
+    return _client().reach(text, prompt=prompt, kind=kind, rewrite=rewrite, bins=bins, **choosing)
+
+
+def save(
+    name: str,
+    text: str | None = None,
+    *,
+    holdout: float = 0.0,
+    holdout_key: str | None = None,
+    prompt: str | Prompt | None = None,
+    exact: bool = False,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    **choosing: Unpack[Choosing],
+) -> SavedAudience:
+    """Run what ``target`` would, and keep it under a name; ``holdout`` leaves a share out."""
+    return _client().save(
+        name,
+        text,
+        holdout=holdout,
+        holdout_key=holdout_key,
+        prompt=prompt,
+        exact=exact,
+        kind=kind,
+        rewrite=rewrite,
+        **choosing,
+    )
+
+
+def audiences(
+    limit: int = 50,
+    after: str | None = None,
+) -> AudiencePage:
+    """A page of the saved audiences, newest first; ``after`` is ``next`` of the page before."""
+    return _client().audiences(limit, after)
+
+
+def get_audience(
+    audience: str,
+) -> SavedAudience:
+    """One saved audience and its latest run."""
+    return _client().get_audience(audience)
+
+
+def members(
+    audience: str,
+    part: Part = "all",
+) -> Audience:
+    """Members at the latest run: all, those to target, or the hold-out."""
+    return _client().members(audience, part)
+
+
+def rerun(
+    audience: str,
+    snapshot: str | None = None,
+) -> AudienceChange:
+    """Run it again, on the live snapshot unless told, and say what changed."""
+    return _client().rerun(audience, snapshot)
+
+
+def overlap(
+    audiences: Iterable[str],
+) -> Overlap:
+    """How many members saved audiences share, pair by pair."""
+    return _client().overlap(audiences)
+
+
+def export(
+    audience: str,
+    path: str | os.PathLike[str],
+    *,
+    format: ExportFormat = "parquet",
+    part: Part = "target",
+) -> Path:
+    """Write the members to a file, all or nothing; the hold-out is left out unless told."""
+    return _client().export(audience, path, format=format, part=part)
+
+
+def send(
+    audience: str,
+    url: str,
+    *,
+    part: Part = "target",
+) -> Delivery:
+    """Send the members to a webhook; the service signs and retries."""
+    return _client().send(audience, url, part=part)
+
+
+def delete_audience(
+    audience: str,
+) -> Deleted:
+    """Forget a saved audience and its members."""
+    return _client().delete_audience(audience)
 
 
 def embeddings(ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:

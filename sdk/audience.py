@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -238,11 +238,20 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 def write_parquet(table: pa.Table, path: str | os.PathLike[str]) -> Path:
     """Write a table beside its place and move it there, so that no reader sees half a file."""
+    return _write(lambda file: pq.write_table(table, file, coerce_timestamps="us"), path)
+
+
+def write_bytes(content: bytes, path: str | os.PathLike[str]) -> Path:
+    """Write a file's content, all or nothing."""
+    return _write(lambda file: file.write(content), path)
+
+
+def _write(write: Callable[[Any], object], path: str | os.PathLike[str]) -> Path:
     target = check_path(path)
     draft = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.tmp")
     try:
         with draft.open("xb") as file:
-            pq.write_table(table, file, coerce_timestamps="us")
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)

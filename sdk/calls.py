@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -29,7 +29,9 @@ from sdk.errors import (
     from_problem,
     invalid,
 )
+from sdk.selection import Choosing, FilterChoosing
 from sdk.types import (
+    DEFAULT_KIND,
     Activation,
     EmbeddingsRequest,
     EmbeddingsResponse,
@@ -47,7 +49,7 @@ Answer = TypeVar("Answer")
 Model = TypeVar("Model", bound=BaseModel)
 
 _JSON: Final = "application/json"
-_ARROW: Final = f"{arrow.ARROW_STREAM}, {_JSON};q=0.5"
+ARROW: Final = f"{arrow.ARROW_STREAM}, {_JSON};q=0.5"
 _SNAPSHOT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _SHOWN: Final = 200
 
@@ -82,35 +84,47 @@ class Call(Generic[Answer]):
         raise api_error(response)
 
 
+def target_request(
+    text: str | None,
+    *,
+    prompt: str | Prompt | None = None,
+    exact: bool = False,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    **choosing: Unpack[Choosing],
+) -> TargetRequest:
+    """What ``target`` asks; raises InvalidRequest where a field is wrong."""
+    prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
+    return valid(
+        TargetRequest, text=text, prompt=prompt_id, exact=exact, kind=kind, rewrite=rewrite,
+        **chosen(choosing),
+    )  # fmt: skip
+
+
 def target(
     text: str | None,
     *,
-    prompt: str | Prompt | None,
-    size: int,
-    exact: bool,
-    kind: str,
-    rewrite: bool,
+    prompt: str | Prompt | None = None,
+    exact: bool = False,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    **choosing: Unpack[Choosing],
 ) -> Call[Audience]:
     """Pick an audience by one sentence, or by a tuned prompt."""
-    prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
-    fields = {"size": size, "exact": exact, "kind": kind, "rewrite": rewrite}
-    request = _request(TargetRequest, text=text, prompt=prompt_id, **fields)
-    named = prompt.text if isinstance(prompt, Prompt) else f"prompt {prompt_id}"
-    wording = request.text or named
+    request = target_request(
+        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+    )
+    named = prompt.text if isinstance(prompt, Prompt) else f"prompt {request.prompt}"
+    wording = request.text or (named if request.prompt else "everybody whom the rules leave")
 
-    def read(response: httpx.Response) -> Audience:
-        if _is_arrow(response):
-            meta, table = arrow.decode_audience(response.content)
-        else:
-            meta, table = arrow.audience_from_json(_model(response, TargetResponse))
-        return Audience(text=wording, meta=meta, table=table)
-
-    return Call("POST", "/v1/target", read, body=request, accept=_ARROW, repeatable=True)
+    return Call(
+        "POST", "/v1/target", audience_reader(wording), body=request, accept=ARROW, repeatable=True
+    )
 
 
 def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
     """Fetch stored embeddings of named users."""
-    request = _request(EmbeddingsRequest, user_ids=_listed("ids", ids), kind=kind)
+    request = valid(EmbeddingsRequest, user_ids=listed("ids", ids), kind=kind)
 
     def read(response: httpx.Response) -> Embeddings:
         if _is_arrow(response):
@@ -119,27 +133,27 @@ def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
             meta, table = arrow.embeddings_from_json(_model(response, EmbeddingsResponse))
         return Embeddings(meta=meta, table=table)
 
-    return Call("POST", "/v1/embeddings", read, body=request, accept=_ARROW, repeatable=True)
+    return Call("POST", "/v1/embeddings", read, body=request, accept=ARROW, repeatable=True)
 
 
 def tune(
     text: str, positives: Iterable[str], negatives: Iterable[str], *, kind: str
 ) -> Call[Prompt]:
     """Sharpen a sentence with seed users."""
-    request = _request(
+    request = valid(
         PromptRequest,
         text=text,
-        positives=_listed("positives", positives),
-        negatives=_listed("negatives", negatives),
+        positives=listed("positives", positives),
+        negatives=listed("negatives", negatives),
         kind=kind,
     )
     # Not repeatable: each time makes another prompt.
-    return Call("POST", "/v1/prompts", _reader(Prompt), body=request)
+    return Call("POST", "/v1/prompts", reader(Prompt), body=request)
 
 
 def snapshots() -> Call[SnapshotsResponse]:
     """List snapshots and name the live one."""
-    return Call("GET", "/v1/snapshots", _reader(SnapshotsResponse), repeatable=True)
+    return Call("GET", "/v1/snapshots", reader(SnapshotsResponse), repeatable=True)
 
 
 def activate(snapshot: str) -> Call[Activation]:
@@ -149,19 +163,19 @@ def activate(snapshot: str) -> Call[Activation]:
             f"snapshot: expected an id of letters, digits, '_' and '-', got {snapshot!r}.",
             remedy="`openfound snapshots` lists the ids.",
         )
-    return Call("POST", f"/v1/snapshots/{snapshot}/activate", _reader(Activation))
+    return Call("POST", f"/v1/snapshots/{snapshot}/activate", reader(Activation))
 
 
 def rollback() -> Call[Activation]:
     """Make the snapshot live that was live before."""
     # Not repeatable: a second roll-back goes one further.
-    return Call("POST", "/v1/rollback", _reader(Activation))
+    return Call("POST", "/v1/rollback", reader(Activation))
 
 
 def health() -> Call[Health]:
     """Ask whether the service is ready."""
     # Not repeated either: the caller wants to know how it is now.
-    return Call("GET", "/healthz", _reader(Health))
+    return Call("GET", "/healthz", reader(Health))
 
 
 def api_error(response: httpx.Response) -> ApiError | UnexpectedAnswer:
@@ -202,7 +216,8 @@ def transport_error(error: httpx.HTTPError, *, url: str, timeout: float) -> Open
     return ConnectionFailed(f"The connection to {url} broke ({type(error).__name__}).")
 
 
-def _request(model: type[Model], **fields: Any) -> Model:
+def valid(model: type[Model], **fields: Any) -> Model:
+    """A request, or InvalidRequest where a field is wrong, as the service would say it."""
     try:
         return model(**fields)
     except ValidationError as error:
@@ -210,7 +225,18 @@ def _request(model: type[Model], **fields: Any) -> Model:
         raise invalid(field_errors(error.errors())) from None
 
 
-def _listed(name: str, ids: Iterable[str]) -> list[str]:
+def chosen(choosing: Choosing | FilterChoosing) -> dict[str, Any]:
+    """Keyword arguments as fields: any iterable of ids will do."""
+    lists = ("include", "exclude", "exclude_audiences")
+    given = {name: value for name, value in choosing.items() if value is not None}
+    return {
+        name: listed(name, value) if name in lists else value  # type: ignore[arg-type]
+        for name, value in given.items()
+    }
+
+
+def listed(name: str, ids: Iterable[str]) -> list[str]:
+    """Ids as a list; a single string is refused."""
     if isinstance(ids, str | bytes):
         # A string is iterable too; its characters are hardly the users meant.
         raise UsageError(f"{name}: expected a list of user ids, got {ids!r}.", remedy="Write [id].")
@@ -236,7 +262,21 @@ def _model(response: httpx.Response, model: type[Model]) -> Model:
         ) from None
 
 
-def _reader(model: type[Model]) -> Callable[[httpx.Response], Model]:
+def audience_reader(wording: str) -> Callable[[httpx.Response], Audience]:
+    """Reads an audience, from Arrow or JSON; ``wording`` says what was asked."""
+
+    def read(response: httpx.Response) -> Audience:
+        if _is_arrow(response):
+            meta, table = arrow.decode_audience(response.content)
+        else:
+            meta, table = arrow.audience_from_json(_model(response, TargetResponse))
+        return Audience(text=wording, meta=meta, table=table)
+
+    return read
+
+
+def reader(model: type[Model]) -> Callable[[httpx.Response], Model]:
+    """Reads a JSON answer."""
     return lambda response: _model(response, model)
 
 

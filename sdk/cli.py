@@ -7,21 +7,42 @@ only, because arguments show in the process list.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from sdk import cli_jobs, display
-from sdk.audience import Audience, Embeddings, check_path
+from sdk import cli_audiences, cli_jobs, display
+from sdk.audience import Audience
+from sdk.cli_options import (
+    Buyers,
+    Exclude,
+    Include,
+    Json,
+    Kind,
+    MinProbability,
+    MinScore,
+    Out,
+    Rules,
+    Seconds,
+    Share,
+    Size,
+    Url,
+    Without,
+    ask,
+    check_out,
+    choosing,
+    ids_of,
+    print_saved,
+    show_audience,
+    stderr,
+    stdout,
+)
 from sdk.client import Client
 from sdk.errors import InvalidRequest, NotFound, OpenFoundError, TooLarge, UsageError
 from sdk.settings import DEFAULT_TIMEOUT, installed_version
-from sdk.types import DEFAULT_KIND, DEFAULT_SIZE, Activation, Prompt, SnapshotsResponse
+from sdk.types import DEFAULT_KIND, Activation, Prompt, SnapshotsResponse
 
 USER_INPUT: Final = (UsageError, InvalidRequest, NotFound, TooLarge)
 
@@ -35,7 +56,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except OpenFoundError as error:
-            display.print_error(_stderr(), error)
+            display.print_error(stderr(), error)
             raise typer.Exit(2 if isinstance(error, USER_INPUT) else 1) from None
 
 
@@ -55,12 +76,11 @@ app.command(
     epilog="Example: openfound submit pipeline --preset best --as-of 2017-11-06",
 )(cli_jobs.submit)
 app.add_typer(cli_jobs.app, name="job")
-
-Url = Annotated[str | None, typer.Option("--url", help="Service; default $OPENFOUND_URL.")]
-Seconds = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Kind = Annotated[str, typer.Option("--kind", help="behaviour, tabular, search, fused, ...")]
-Out = Annotated[Path | None, typer.Option("--out", help="Write all rows to FILE.parquet.")]
+app.add_typer(cli_audiences.app, name="audience")
+app.command(
+    epilog="Example: openfound lookalike --seeds buyers.txt --size 1000 --out like.parquet"
+)(cli_audiences.lookalike)
+app.command(epilog='Example: openfound reach "will buy diapers next month"')(cli_audiences.reach)
 
 
 def _print_version(wanted: bool) -> None:
@@ -91,7 +111,15 @@ def target(
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="A tuned prompt's id, instead of a sentence.")
     ] = None,
-    size: Annotated[int, typer.Option("--size", help="How many users.")] = DEFAULT_SIZE,
+    size: Size = None,
+    min_score: MinScore = None,
+    min_probability: MinProbability = None,
+    share: Share = None,
+    expected_buyers: Buyers = None,
+    rules: Rules = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    without: Without = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every user.")] = False,
     literal: Annotated[
         bool, typer.Option("--literal", help="Take the sentence as it stands.")
@@ -103,22 +131,21 @@ def target(
     timeout: Seconds = DEFAULT_TIMEOUT,
 ) -> None:
     """Pick the users whom a sentence, or a tuned prompt, describes best."""
-    _check_out(out)
-    if text is None and prompt is None:
+    check_out(out)
+    if text is None and prompt is None and rules is None:
         raise UsageError("Missing argument TEXT.", remedy="Write a sentence, or --prompt ID.")
+    chosen = choosing(
+        rules=rules, include=include, exclude=exclude, without=without, size=size,
+        min_score=min_score, min_probability=min_probability, share=share,
+        expected_buyers=expected_buyers,
+    )  # fmt: skip
 
     def question(client: Client) -> Audience:
         return client.target(
-            text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=not literal
+            text, prompt=prompt, exact=exact, kind=kind, rewrite=not literal, **chosen
         )
 
-    audience = _ask(url, timeout, question)
-    if out:
-        _saved(audience, out, json)
-    elif json:
-        display.print_json(display.audience_json(audience))
-    else:
-        display.print_audience(_stdout(), audience)
+    show_audience(ask(url, timeout, question), out, json)
 
 
 @app.command(
@@ -136,8 +163,8 @@ def tune(
     timeout: Seconds = DEFAULT_TIMEOUT,
 ) -> None:
     """Sharpen a sentence with a few seed users; prints the prompt's id."""
-    yes, no = _ids_of(positives, "--positives"), _ids_of(negatives, "--negatives")
-    made: Prompt = _ask(url, timeout, lambda client: client.tune(text, yes, no, kind=kind))
+    yes, no = ids_of(positives, "--positives"), ids_of(negatives, "--negatives")
+    made: Prompt = ask(url, timeout, lambda client: client.tune(text, yes, no, kind=kind))
     if json:
         display.print_json(made.model_dump(mode="json"))
     else:
@@ -158,27 +185,27 @@ def embeddings(
     timeout: Seconds = DEFAULT_TIMEOUT,
 ) -> None:
     """Fetch the stored embeddings of users."""
-    _check_out(out)
-    wanted = [*(ids or []), *_ids_of(file)]
+    check_out(out)
+    wanted = [*(ids or []), *ids_of(file)]
     if not wanted:
         raise UsageError("No user ids were given.", remedy="Name some, or give --file ids.txt.")
-    found = _ask(url, timeout, lambda client: client.embeddings(wanted, kind=kind))
+    found = ask(url, timeout, lambda client: client.embeddings(wanted, kind=kind))
     if out:
-        _saved(found, out, json)
+        print_saved(found, out, json)
     elif json:
         display.print_json(display.embeddings_json(found))
     else:
-        display.print_embeddings(_stdout(), found)
+        display.print_embeddings(stdout(), found)
 
 
 @app.command(epilog="Example: openfound snapshots --json")
 def snapshots(json: Json = False, url: Url = None, timeout: Seconds = DEFAULT_TIMEOUT) -> None:
     """List the snapshots, newest first; one is live."""
-    answer: SnapshotsResponse = _ask(url, timeout, lambda client: client.snapshots())
+    answer: SnapshotsResponse = ask(url, timeout, lambda client: client.snapshots())
     if json:
         display.print_json(answer.model_dump(mode="json"))
     else:
-        display.print_snapshots(_stdout(), answer)
+        display.print_snapshots(stdout(), answer)
 
 
 @app.command(epilog="Example: openfound activate 20171106_1a2b3c4d_1")
@@ -189,19 +216,19 @@ def activate(
     timeout: Seconds = DEFAULT_TIMEOUT,
 ) -> None:
     """Make a snapshot live."""
-    _activated(_ask(url, timeout, lambda client: client.activate(snapshot)), json)
+    _activated(ask(url, timeout, lambda client: client.activate(snapshot)), json)
 
 
 @app.command(epilog="Example: openfound rollback")
 def rollback(json: Json = False, url: Url = None, timeout: Seconds = DEFAULT_TIMEOUT) -> None:
     """Make the snapshot live that was live before."""
-    _activated(_ask(url, timeout, lambda client: client.rollback()), json)
+    _activated(ask(url, timeout, lambda client: client.rollback()), json)
 
 
 @app.command(epilog="Example: openfound health")
 def health(json: Json = False, url: Url = None, timeout: Seconds = DEFAULT_TIMEOUT) -> None:
     """Ask whether the service is ready."""
-    answer = _ask(url, timeout, lambda client: client.health())
+    answer = ask(url, timeout, lambda client: client.health())
     if json:
         display.print_json(answer.model_dump(mode="json"))
     else:
@@ -211,55 +238,6 @@ def health(json: Json = False, url: Url = None, timeout: Seconds = DEFAULT_TIMEO
 def main() -> None:
     """Entry point of the command ``openfound``."""
     app(prog_name="openfound")
-
-
-def _stdout() -> Console:
-    return Console()
-
-
-def _stderr() -> Console:
-    return Console(stderr=True)
-
-
-def _ask(url: str | None, timeout: float, question: Callable[[Client], Result]) -> Result:
-    # rich shows the spinner on terminals only.
-    with Client(url, timeout=timeout) as client, _stderr().status("waiting for the service …"):
-        return question(client)
-
-
-def _check_out(out: Path | None) -> None:
-    """Before asking: a long question must not end in a file that cannot be written."""
-    if out is None:
-        return
-    if out.suffix != ".parquet":
-        raise UsageError(
-            f"--out: expected a name that ends in .parquet, got {str(out)!r}.",
-            remedy=f"Write e.g. --out {out.with_suffix('.parquet').name or 'a.parquet'}.",
-        )
-    check_path(out)
-
-
-def _saved(result: Audience | Embeddings, out: Path, json: bool) -> None:
-    path = result.to_parquet(out)
-    if json:
-        made = {"out": str(path), "num_rows": len(result)}
-        display.print_json(result.meta.model_dump(mode="json") | made)
-        return
-    print(repr(result))
-    print(f"  wrote   {len(result):,} rows to {path}")
-
-
-def _ids_of(file: Path | None, option: str = "--file") -> Iterable[str]:
-    if file is None:
-        return []
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{option}: {file} cannot be read ({type(error).__name__}).",
-            remedy="Give a text file with one user id per line.",
-        ) from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _activated(done: Activation, json: bool) -> None:

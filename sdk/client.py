@@ -14,16 +14,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 import httpx
 import tenacity
 
 from sdk import calls
 from sdk.audience import Audience, Embeddings
+from sdk.client_audiences import AsyncAudienceMethods, AudienceMethods
 from sdk.errors import RateLimited, Unavailable
+from sdk.selection import Choosing
 from sdk.settings import Settings, http_options, proxy_for
-from sdk.types import DEFAULT_KIND, DEFAULT_SIZE, Activation, Health, Prompt, SnapshotsResponse
+from sdk.types import DEFAULT_KIND, Activation, Health, Prompt, SnapshotsResponse
 
 LONGEST_WAIT: Final = 30.0
 """Seconds; told to wait longer than this, a client raises instead of sleeping."""
@@ -33,7 +35,7 @@ CONNECT_RETRIES: Final = 2
 Answer = TypeVar("Answer")
 
 
-class Client:
+class Client(AudienceMethods):
     """Talks to one OpenFound service; safe to share between threads.
 
     >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -61,19 +63,22 @@ class Client:
         text: str | None = None,
         *,
         prompt: str | Prompt | None = None,
-        size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
         rewrite: bool = True,
+        **choosing: Unpack[Choosing],
     ) -> Audience:
-        """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
+        """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
 
         Args:
             exact: score every user.
             rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
+            choosing: one of ``size``, ``min_score``, ``min_probability``, ``share`` and
+                ``expected_buyers``; before it act ``rules``, ``include``, ``exclude`` and
+                ``exclude_audiences`` (``sdk.selection``, ``sdk.rules``).
         """
         return self._send(
-            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+            calls.target(text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing)
         )
 
     def tune(
@@ -142,7 +147,7 @@ class Client:
         return call.answer(response)
 
 
-class AsyncClient:
+class AsyncClient(AsyncAudienceMethods):
     """``Client`` for asyncio: the same methods, awaited."""
 
     def __init__(
@@ -166,19 +171,22 @@ class AsyncClient:
         text: str | None = None,
         *,
         prompt: str | Prompt | None = None,
-        size: int = DEFAULT_SIZE,
         exact: bool = False,
         kind: str = DEFAULT_KIND,
         rewrite: bool = True,
+        **choosing: Unpack[Choosing],
     ) -> Audience:
-        """The ``size`` users whom a sentence, or a tuned ``prompt``, describes best.
+        """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
 
         Args:
             exact: score every user.
             rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
+            choosing: one of ``size``, ``min_score``, ``min_probability``, ``share`` and
+                ``expected_buyers``; before it act ``rules``, ``include``, ``exclude`` and
+                ``exclude_audiences`` (``sdk.selection``, ``sdk.rules``).
         """
         return await self._send(
-            calls.target(text, prompt=prompt, size=size, exact=exact, kind=kind, rewrite=rewrite)
+            calls.target(text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing)
         )
 
     async def tune(

@@ -12,146 +12,69 @@ Times are UTC; one without a zone is read as UTC.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, model_validator
 
-MAX_TEXT: Final = 2_000
-"""Longest sentence, in characters, after stripping."""
-MAX_USER_IDS: Final = 10_000
-"""Most user ids in one request."""
-MAX_USER_ID: Final = 256
-"""Longest user id, in characters."""
-MIN_SEEDS: Final = 3
-"""Fewest positive, and fewest negative, seed users: with less a prompt would be hearsay."""
-MAX_SEEDS: Final = 1_000
-"""Most seed users of each sort."""
-DEFAULT_SIZE: Final = 100
-DEFAULT_KIND: Final = "fused"
+from sdk.fields import (
+    DEFAULT_KIND,
+    DEFAULT_SIZE,
+    MAX_SEEDS,
+    MAX_TEXT,
+    MAX_USER_ID,
+    MAX_USER_IDS,
+    MIN_SEEDS,
+    Kind,
+    Seeds,
+    Text,
+    UserId,
+    UtcTime,
+    WireAnswer,
+    WireRequest,
+    once_each,
+)
+from sdk.selection import ScoredUser, TargetMeta, TargetRequest, TargetResponse
+
+__all__ = [
+    "Activation",
+    "DEFAULT_KIND",
+    "DEFAULT_SIZE",
+    "EmbeddingsMeta",
+    "EmbeddingsRequest",
+    "EmbeddingsResponse",
+    "FieldError",
+    "Health",
+    "MAX_SEEDS",
+    "MAX_TEXT",
+    "MAX_USER_ID",
+    "MAX_USER_IDS",
+    "MIN_SEEDS",
+    "PROBLEM_JSON",
+    "Problem",
+    "Prompt",
+    "PromptRequest",
+    "ScoredUser",
+    "SnapshotInfo",
+    "SnapshotsResponse",
+    "TargetMeta",
+    "TargetRequest",
+    "TargetResponse",
+    "UserEmbedding",
+    "field_errors",
+]
+
 PROBLEM_JSON: Final = "application/problem+json"
 
 _MAX_FIELD_ERRORS = 20
 _MAX_SHOWN = 40
 
 
-def _utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _once_each(values: list[str]) -> list[str]:
-    return list(dict.fromkeys(values))
-
-
-UtcTime = Annotated[datetime, AfterValidator(_utc)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
-UserId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_USER_ID)]
-Kind = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-PromptId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Seeds = Annotated[
-    list[UserId], AfterValidator(_once_each), Field(min_length=MIN_SEEDS, max_length=MAX_SEEDS)
-]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class TargetRequest(_Request):
-    """Pick the users whom one sentence, or a tuned prompt, describes best."""
-
-    prompt: PromptId | None = Field(
-        default=None,
-        description="Id of a tuned prompt, instead of a sentence; `text` may then repeat its own.",
-    )
-    text: Text | None = Field(
-        default=None,
-        validate_default=True,
-        description="One sentence about the users wanted, in plain words.",
-        examples=["households that will buy diapers next month"],
-    )
-    size: int = Field(
-        default=DEFAULT_SIZE,
-        ge=1,
-        strict=True,
-        description="How many users to return, at most; above the population it means everybody.",
-    )
-    exact: bool = Field(
-        default=False,
-        strict=True,
-        description="Score every user by the exact scan instead of asking the vector index.",
-    )
-    kind: Kind = Field(
-        default=DEFAULT_KIND,
-        description="Which embedding to search; it must be one that sentences are aligned with.",
-    )
-    rewrite: bool = Field(
-        default=True,
-        strict=True,
-        description="Let the service read the sentence in its own words, if it has a rewriter; "
-        "a note says what it was read as. A tuned prompt is never rewritten.",
-    )
-
-    @field_validator("text")
-    @classmethod
-    def _one_of_both(cls, text: str | None, info: ValidationInfo) -> str | None:
-        if text is None and info.data.get("prompt", "") is None:  # a wrong prompt is told alone
-            raise ValueError("Field required: a sentence, or the id of a tuned prompt")
-        return text
-
-
-class ScoredUser(_Answer):
-    """One member of an audience."""
-
-    user_id: UserId = Field(description="The user.")
-    score: float = Field(
-        allow_inf_nan=False, description="How well the sentence fits; higher is better."
-    )
-
-
-class TargetMeta(_Answer):
-    """Everything an audience says about itself, without its members."""
-
-    snapshot: str = Field(description="Id of the snapshot that answered.")
-    space: str = Field(description="Embedding space; scores of two spaces cannot be compared.")
-    as_of: UtcTime = Field(description="Only what was known strictly before this time was used.")
-    horizon_days: int = Field(
-        ge=1, description="How many days after `as_of` the sentence speaks about."
-    )
-    engine: Literal["milvus", "scan"] = Field(
-        description="Who answered: the vector index, or the exact scan of all users."
-    )
-    population: int = Field(ge=0, description="How many users there were to choose from.")
-    notes: list[str] = Field(
-        default_factory=list, description="What the caller should know, in sentences."
-    )
-
-
-class TargetResponse(TargetMeta):
-    """An audience, best users first, equal scores by user id."""
-
-    users: list[ScoredUser] = Field(description="The members, ordered by score, then user id.")
-
-
-class EmbeddingsRequest(_Request):
+class EmbeddingsRequest(WireRequest):
     """Ask for the stored embeddings of named users."""
 
     # In the shared model, so that client and server agree on what a repeated id means.
-    user_ids: Annotated[list[UserId], AfterValidator(_once_each)] = Field(
+    user_ids: Annotated[list[UserId], AfterValidator(once_each)] = Field(
         min_length=1,
         max_length=MAX_USER_IDS,
         description="The users wanted; an id named twice is answered once, at its first place.",
@@ -163,14 +86,14 @@ class EmbeddingsRequest(_Request):
     )
 
 
-class UserEmbedding(_Answer):
+class UserEmbedding(WireAnswer):
     """The embedding of one user."""
 
     user_id: UserId = Field(description="The user.")
     embedding: list[float] = Field(description="The vector: `dim` numbers of 32-bit precision.")
 
 
-class EmbeddingsMeta(_Answer):
+class EmbeddingsMeta(WireAnswer):
     """Everything an answer with embeddings says about itself, without the vectors."""
 
     snapshot: str = Field(description="Id of the snapshot that answered.")
@@ -199,7 +122,7 @@ class EmbeddingsResponse(EmbeddingsMeta):
         return self
 
 
-class PromptRequest(_Request):
+class PromptRequest(WireRequest):
     """Sharpen a sentence with seed users: some whom it means, some whom it does not."""
 
     text: Text = Field(
@@ -225,7 +148,7 @@ class PromptRequest(_Request):
         return self
 
 
-class Prompt(_Answer):
+class Prompt(WireAnswer):
     """A tuned prompt: usable in place of a sentence, within its space."""
 
     prompt: str = Field(description="Its id.")
@@ -238,7 +161,7 @@ class Prompt(_Answer):
     created_at: UtcTime = Field(description="When it was tuned.")
 
 
-class SnapshotInfo(_Answer):
+class SnapshotInfo(WireAnswer):
     """One build that can be activated."""
 
     id: str = Field(description="Id of the snapshot.")
@@ -251,7 +174,7 @@ class SnapshotInfo(_Answer):
     report: str | None = Field(default=None, description="Its evaluation report, if there is one.")
 
 
-class SnapshotsResponse(_Answer):
+class SnapshotsResponse(WireAnswer):
     """All snapshots, newest first, and which one is live."""
 
     live: str | None = Field(default=None, description="Id of the live snapshot, if there is one.")
@@ -261,7 +184,7 @@ class SnapshotsResponse(_Answer):
     )
 
 
-class Activation(_Answer):
+class Activation(WireAnswer):
     """Which snapshot serves after an activation or a roll-back."""
 
     live: str = Field(description="Id of the snapshot that is live now.")
@@ -270,21 +193,21 @@ class Activation(_Answer):
     )
 
 
-class Health(_Answer):
+class Health(WireAnswer):
     """The service is up and has a live snapshot."""
 
     status: Literal["ok"] = Field(description="Always `ok`; a sick service answers 503.")
     snapshot: str = Field(description="Id of the live snapshot.")
 
 
-class FieldError(_Answer):
+class FieldError(WireAnswer):
     """What is wrong with one field of a request."""
 
     field: str = Field(description="The field, with dots for nesting: `user_ids.3`.")
     message: str = Field(description="What was expected and what came.")
 
 
-class Problem(_Answer):
+class Problem(WireAnswer):
     """An error, as RFC 9457 (`application/problem+json`) has it."""
 
     type: str = Field(default="about:blank", description="URI that names the kind of problem.")

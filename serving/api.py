@@ -9,16 +9,14 @@ functions: FastAPI runs them in threads, so that one slow scan does not stop the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
-from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel
+from fastapi.responses import Response
 
 from feature_repo.errors import OpenFoundError
-from sdk.arrow import ARROW_STREAM, encode_audience, encode_embeddings, wants_arrow
+from sdk.arrow import encode_audience, encode_embeddings, wants_arrow
+from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.settings import installed_version
 from sdk.types import (
     PROBLEM_JSON,
@@ -26,32 +24,20 @@ from sdk.types import (
     EmbeddingsRequest,
     EmbeddingsResponse,
     Health,
-    Problem,
     Prompt,
     PromptRequest,
     SnapshotsResponse,
     TargetRequest,
     TargetResponse,
 )
+from serving import audience_routes
+from serving.answers import ARROW, arrow, errors, json_rows
+from serving.audiences import SavedAudiences
 from serving.auth import ApiKeys, admin, reader
+from serving.picked import Audience
 from serving.problems import add_handlers
 from serving.targeting import Targeting
-
-_ERRORS: Final = {
-    401: "No key, or an unknown one.",
-    403: "The key may not do this.",
-    404: "Unknown snapshot, kind or prompt.",
-    409: "Vectors of two spaces were about to meet.",
-    413: "The request is too large.",
-    422: "The request is invalid; `errors` names the fields.",
-    429: "Too many requests; `Retry-After` says when to come back.",
-    500: "A fault of the service.",
-    503: "No live snapshot; or, with `Retry-After`, too much load.",
-}
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
+from serving.webhook import Webhook
 
 
 def _targeting(request: Request) -> Targeting:
@@ -62,11 +48,7 @@ def _targeting(request: Request) -> Targeting:
 Asked = Annotated[Targeting, Depends(_targeting)]
 SnapshotId = Annotated[str, Path(max_length=200, description="Id of the snapshot.")]
 
-_ARROW: Final[dict[str, Any]] = {
-    "description": "The answer, as JSON or as an Arrow stream (by `Accept`).",
-    "content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}},
-}
-_LARGE: Final = {200: _ARROW, **_errors(401, 404, 409, 413, 422, 429, 500, 503)}
+_LARGE: Final = {200: ARROW, **errors(401, 404, 409, 413, 422, 429, 500, 503)}
 
 open_routes = APIRouter()
 read_routes = APIRouter(prefix="/v1", dependencies=[Depends(reader)])
@@ -76,11 +58,21 @@ admin_routes = APIRouter(prefix="/v1", dependencies=[Depends(admin)])
 @read_routes.post("/target", response_model=TargetResponse, responses=_LARGE, tags=["audiences"])
 def target(request: Request, asked: TargetRequest, targeting: Asked) -> Response:
     """Pick the users whom one sentence, or a tuned prompt, describes best."""
-    found = targeting.target(asked)
-    if wants_arrow(request.headers.get("accept")):
-        return _arrow(encode_audience(found.meta, found.user_ids, found.scores))
-    pairs = zip(found.user_ids, found.scores.tolist(), strict=True)
-    return _json(found.meta, "users", [{"user_id": user, "score": score} for user, score in pairs])
+    return _audience(request, targeting.target(asked))
+
+
+@read_routes.post("/lookalike", response_model=TargetResponse, responses=_LARGE, tags=["audiences"])
+def lookalike(request: Request, asked: LookalikeRequest, targeting: Asked) -> Response:
+    """Pick the users who are most like the seeds."""
+    return _audience(request, targeting.lookalike(asked))
+
+
+@read_routes.post(
+    "/reach", responses=errors(401, 404, 409, 413, 422, 429, 500, 503), tags=["audiences"]
+)
+def reach(asked: ReachRequest, targeting: Asked) -> Reach:
+    """How many users a demand fits how well, and what each size of audience would bring."""
+    return targeting.reach(asked)
 
 
 @read_routes.post(
@@ -90,21 +82,21 @@ def embeddings(request: Request, asked: EmbeddingsRequest, targeting: Asked) -> 
     """Fetch the stored embeddings of named users; unknown ones are listed as missing."""
     found = targeting.embeddings(asked)
     if wants_arrow(request.headers.get("accept")):
-        return _arrow(encode_embeddings(found.meta, found.user_ids, found.vectors))
+        return arrow(encode_embeddings(found.meta, found.user_ids, found.vectors))
     pairs = zip(found.user_ids, found.vectors.tolist(), strict=True)
     rows = [{"user_id": user, "embedding": vector} for user, vector in pairs]
-    return _json(found.meta, "embeddings", rows)
+    return json_rows(found.meta, "embeddings", rows)
 
 
 @admin_routes.post(
-    "/prompts", responses=_errors(401, 403, 404, 409, 413, 422, 429, 500, 503), tags=["audiences"]
+    "/prompts", responses=errors(401, 403, 404, 409, 413, 422, 429, 500, 503), tags=["audiences"]
 )
 def tune(asked: PromptRequest, targeting: Asked) -> Prompt:
     """Sharpen a sentence with a few seed users. The prompt is kept, for as long as its space."""
     return targeting.tune(asked)
 
 
-@read_routes.get("/snapshots", responses=_errors(401, 429, 500), tags=["snapshots"])
+@read_routes.get("/snapshots", responses=errors(401, 429, 500), tags=["snapshots"])
 def snapshots(targeting: Asked) -> SnapshotsResponse:
     """List snapshots, newest first, and name the live one."""
     return targeting.snapshots()
@@ -112,7 +104,7 @@ def snapshots(targeting: Asked) -> SnapshotsResponse:
 
 @admin_routes.post(
     "/snapshots/{snapshot}/activate",
-    responses=_errors(401, 403, 404, 409, 422, 429, 500, 503),
+    responses=errors(401, 403, 404, 409, 422, 429, 500, 503),
     tags=["snapshots"],
 )
 def activate(snapshot: SnapshotId, targeting: Asked) -> Activation:
@@ -121,14 +113,14 @@ def activate(snapshot: SnapshotId, targeting: Asked) -> Activation:
 
 
 @admin_routes.post(
-    "/rollback", responses=_errors(401, 403, 404, 409, 429, 500, 503), tags=["snapshots"]
+    "/rollback", responses=errors(401, 403, 404, 409, 429, 500, 503), tags=["snapshots"]
 )
 def rollback(targeting: Asked) -> Activation:
     """Make the snapshot live that was live before."""
     return targeting.rollback()
 
 
-@open_routes.get("/healthz", responses=_errors(503), tags=["service"])
+@open_routes.get("/healthz", responses=errors(503), tags=["service"])
 def healthz(targeting: Asked) -> Health:
     """Whether the service is ready to answer. Needs no key."""
     try:
@@ -137,8 +129,18 @@ def healthz(targeting: Asked) -> Health:
         raise HTTPException(503, str(error)) from error
 
 
-def create_app(targeting: Targeting, keys: ApiKeys | None) -> FastAPI:
-    """The application around ``targeting``. Without ``keys`` everybody may do everything."""
+def create_app(
+    targeting: Targeting,
+    keys: ApiKeys | None,
+    audiences: SavedAudiences | None = None,
+    webhook: Webhook | None = None,
+) -> FastAPI:
+    """The application around ``targeting``. Without ``keys`` everybody may do everything.
+
+    Args:
+        audiences: saved ones; without them there are no routes about any.
+        webhook: where they can be sent; by default as the environment says.
+    """
     app = FastAPI(
         title="OpenFound",
         version=installed_version(),
@@ -148,9 +150,21 @@ def create_app(targeting: Targeting, keys: ApiKeys | None) -> FastAPI:
     app.state.targeting, app.state.keys = targeting, keys
     for routes in (open_routes, read_routes, admin_routes):
         app.include_router(routes)
+    if audiences is not None:
+        app.state.audiences, app.state.webhook = audiences, webhook or Webhook.from_env()
+        app.include_router(audience_routes.routes)
+        app.include_router(audience_routes.changes)
     add_handlers(app)
     _describe_problems(app)
     return app
+
+
+def _audience(request: Request, found: Audience) -> Response:
+    if wants_arrow(request.headers.get("accept")):
+        return arrow(encode_audience(found.meta, found.ids, found.scores))
+    pairs = zip(found.user_ids, found.scores.tolist(), strict=True)
+    rows = [{"user_id": user, "score": score} for user, score in pairs]
+    return json_rows(found.meta, "users", rows)
 
 
 def _describe_problems(app: FastAPI) -> None:
@@ -172,13 +186,3 @@ def _move_problems(responses: dict[str, Any]) -> None:
         if status >= "4":
             content = response.get("content", {})
             response["content"] = {PROBLEM_JSON: content.pop("application/json")}
-
-
-def _json(meta: BaseModel, name: str, rows: list[dict[str, Any]]) -> Response:
-    # Not through the models: a million users would be checked one by one to be written.
-    content = json.dumps(meta.model_dump(mode="json") | {name: rows}, allow_nan=False)
-    return Response(content, media_type="application/json")
-
-
-def _arrow(pieces: Iterator[bytes]) -> Response:
-    return StreamingResponse(pieces, media_type=ARROW_STREAM, headers={"Vary": "Accept"})

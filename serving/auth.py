@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, HTTPException, Request
@@ -65,6 +66,20 @@ def _digest(key: str) -> str:
 
 
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a name for the audit log, which tells nothing about the key itself."""
+
+    name: str
+
+
+def caller(request: Request, credentials: Credentials) -> Caller:
+    """The caller by its key's digest: ``key-`` and eight digits of it."""
+    if request.app.state.keys is None or credentials is None:
+        return Caller("anybody")
+    return Caller(f"key-{_digest(credentials.credentials)[:8]}")
 
 
 def reader(request: Request, credentials: Credentials) -> Scope:

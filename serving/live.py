@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from encoders.checkpoint import CheckpointError, fingerprint
 from encoders.prompt import Prompt
@@ -27,9 +28,11 @@ from encoders.text import WeightsMissing
 from feature_repo.errors import ManifestError, NoLiveSnapshot, OpenFoundError, SpaceMismatch
 from feature_repo.manifest import CheckpointEntry, Manifest
 from feature_repo.matrix import Matrix
+from feature_repo.rule_filter import RuleFilter
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.store import FeatureStore
+from serving.calibrated import Calibrator
 from serving.nearest import Rows
 
 TOWERS: Final = {"fused": "alignment"}
@@ -75,6 +78,12 @@ class Opened:
     matrices: Mapping[str, Matrix]
     rows: Mapping[str, Rows]
     features: Features
+    rules: RuleFilter
+    calibrators: Mapping[str, Calibrator]  # empty if the snapshot carries no calibration
+
+
+def _uncalibrated(workspace: Workspace, manifest: Manifest) -> Mapping[str, Calibrator]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Opener:
     workspace: Workspace
     encoder: Callable[[Path], Encoder] = QueryEncoder.open
     features: Callable[[Workspace], Features] = FeatureStore
+    calibrators: Callable[[Workspace, Manifest], Mapping[str, Calibrator]] = _uncalibrated
 
     def __call__(self, manifest: Manifest, before: Opened | None = None) -> Opened:
         """Open a snapshot; an encoder of the one ``before`` with the same weights is kept.
@@ -99,7 +109,12 @@ class Opener:
             _check_width(manifest, kind, encoder)
         # A store of its own: Feast caches its registry, which may predate this snapshot.
         rows = {kind: Rows(matrix) for kind, matrix in matrices.items()}
-        return Opened(manifest, encoders, matrices, rows, self.features(self.workspace))
+        users = next(iter(matrices.values())).users if matrices else pa.array([], pa.string())
+        return Opened(
+            manifest, encoders, matrices, rows, self.features(self.workspace),
+            RuleFilter.open(manifest, users, self.workspace),
+            self.calibrators(self.workspace, manifest),
+        )  # fmt: skip
 
     def _tower(self, manifest: Manifest, name: str, before: Opened | None) -> Encoder:
         entry = manifest.checkpoints.get(name)
@@ -195,12 +210,13 @@ class LiveSnapshot:
         mark = _mark(self.store.workspace.live_file)
         if not self._is_due(mark):
             return
+        before = self._opened  # held to the end: closing its files takes time
         try:
             manifest = self.store.live()
             if prepared is not None and prepared.manifest == manifest:
                 self._opened = prepared
-            elif self._opened is None or self._opened.manifest != manifest:
-                self._opened = self._opener(manifest, self._opened)
+            elif before is None or before.manifest != manifest:
+                self._opened = self._opener(manifest, before)
                 log.info("snapshot %s answers", manifest.id)
             self._error = None
         except OpenFoundError as error:

@@ -25,12 +25,14 @@ from feature_repo.errors import (
     NoLiveSnapshot,
     OpenFoundError,
     SpaceMismatch,
+    UnknownAudience,
     UnknownPrompt,
     UnknownSnapshot,
     VectorsUnavailable,
 )
 from sdk.types import PROBLEM_JSON, FieldError, Problem, field_errors
 from serving.live import CannotOpen
+from serving.webhook import DeliveryFailed
 
 MAX_BODY: Final = 1 << 20
 """Longest request body, in bytes."""
@@ -38,6 +40,7 @@ MAX_BODY: Final = 1 << 20
 STATUS: Final[dict[type[OpenFoundError], int]] = {
     UnknownSnapshot: 404,
     UnknownPrompt: 404,
+    UnknownAudience: 404,
     MissingKind: 404,
     SpaceMismatch: 409,
     InputError: 422,
@@ -46,6 +49,7 @@ STATUS: Final[dict[type[OpenFoundError], int]] = {
     ManifestError: 503,
     CannotOpen: 503,
     VectorsUnavailable: 503,
+    DeliveryFailed: 502,
 }
 
 HEADERS: Final[dict[bytes, bytes]] = {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from encoders.endpoint import EndpointSettings
     from encoders.query import MakeRewriter
     from feature_repo.vectors import Vectors
+    from serving.selecting import Members
     from serving.targeting import Targeting
 
 MAX_ONGOING: Final = 100
@@ -66,24 +67,31 @@ class Replica:
         torch.set_num_threads(1)
         place = Workspace(Path(workspace))
         _heal(place, vectors_uri)
+        from serving.audience_store import AudienceStore
+        from serving.audiences import SavedAudiences
+        from serving.database import open_database
+
+        store = AudienceStore(place, open_database(place))
         self._targeting = build_targeting(
-            place, vectors_uri, _make_rewriter(rewriter, place, endpoint)
+            place, vectors_uri, _make_rewriter(rewriter, place, endpoint), store.member_ids
         )
         self._keys = None if digests is None else ApiKeys(digests)
+        self._audiences = SavedAudiences(self._targeting, store)
         _warm_up(self._targeting)
 
     def __serve_build_asgi_app__(self) -> Any:
         from serving.api import create_app
 
-        return create_app(self._targeting, self._keys)
+        return create_app(self._targeting, self._keys, self._audiences)
 
 
 def build_targeting(
     workspace: Workspace,
     vectors_uri: str | None = None,
     make_rewriter: MakeRewriter | None = None,
+    members: Members | None = None,
 ) -> Targeting:
-    """Targeting over everything that a workspace holds."""
+    """Targeting over everything that a workspace holds; ``members`` looks saved audiences up."""
     from encoders.query import QueryEncoder
     from feature_repo import publishing
     from feature_repo.snapshots import SnapshotStore
@@ -108,7 +116,8 @@ def build_targeting(
         return QueryEncoder.open(directory, make_rewriter)
 
     live = LiveSnapshot(SnapshotStore(workspace), Opener(workspace, encoder))
-    return Targeting(live, Nearest(connect), activate=activate, rollback=rollback)
+    known = {} if members is None else {"members": members}
+    return Targeting(live, Nearest(connect), activate=activate, rollback=rollback, **known)
 
 
 def _make_rewriter(

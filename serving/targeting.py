@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,11 @@ from feature_repo.errors import (
     InputError,
     ManifestError,
     OpenFoundError,
-    VectorsUnavailable,
+    UnknownAudience,
 )
 from feature_repo.manifest import Manifest
 from feature_repo.prompts import PromptStore
-from feature_repo.vectors import MILVUS_LIMIT
+from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.types import (
     Activation,
     EmbeddingsMeta,
@@ -41,31 +41,31 @@ from sdk.types import (
     PromptRequest,
     SnapshotInfo,
     SnapshotsResponse,
-    TargetMeta,
     TargetRequest,
 )
 from serving.live import TOWERS, LiveSnapshot, Opened
+from serving.lookalike import lookalike_query_of, rows_of, without_seeds
 from serving.nearest import Nearest
+from serving.picked import Audience, answer
+from serving.reach import reach
+from serving.selecting import (
+    Calibrate,
+    Members,
+    calibrated_or_note,
+    eligible,
+    select,
+)
 
 WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search", "shopper_bert"})
 """Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
 
-_Engine = Literal["milvus", "scan"]
+_UNRANKED: Final = "No sentence was given: nobody is preferred, users stand in order of user_id."
 _Floats = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 
 class NoSentences(InputError):
     """A kind was asked with a sentence, but sentences are not aligned with it."""
-
-
-@dataclass(frozen=True)
-class Audience:
-    """Users and their scores [n] float32: best first, ties by user_id."""
-
-    meta: TargetMeta
-    user_ids: list[str]
-    scores: _Floats
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,10 @@ class Embeddings:
     vectors: _Floats
 
 
+def _no_audiences(audience: str) -> Iterable[str]:
+    raise UnknownAudience(f"audience: no audience is saved here, got {audience[:80]!r}")
+
+
 class Targeting:
     """Answers from the live snapshot; safe to share between threads.
 
@@ -85,6 +89,7 @@ class Targeting:
         nearest: Milvus, or None: then the scan answers everything, without a note.
         activate, rollback: change LIVE and what derives from it
             (:func:`feature_repo.publishing.activate` with workspace and address filled in).
+        members: looks saved audiences up, for rules and exclusions that name one.
     """
 
     def __init__(
@@ -94,9 +99,10 @@ class Targeting:
         *,
         activate: Callable[[str], object] | None = None,
         rollback: Callable[[], object] | None = None,
+        members: Members = _no_audiences,
     ) -> None:
         self.live = live
-        self._nearest = nearest
+        self._nearest, self._members = nearest, members
         self._activate = activate or live.store.activate
         self._rollback = rollback or live.store.rollback
         self._prompts = PromptStore(live.store.workspace)
@@ -104,31 +110,67 @@ class Targeting:
 
     # --- asking
 
-    def target(self, request: TargetRequest) -> Audience:
+    def target(
+        self,
+        request: TargetRequest,
+        *,
+        opened: Opened | None = None,
+        vector: _Floats | None = None,
+    ) -> Audience:
         """Pick the users whom a sentence, or a tuned prompt, describes best.
+
+        Args:
+            opened: the snapshot to ask; the live one if left out.
+            vector: the query [D] of an earlier run in the same space, instead of reading anew.
 
         Raises:
             NoLiveSnapshot, ManifestError, CannotOpen, SpaceMismatch: nothing can answer.
             UnknownPrompt: there is no such prompt. SpaceMismatch: it is of another space.
             MissingKind: the snapshot holds no such kind.
             NoSentences: it does, but sentences are not aligned with it.
+            RuleError, NotCarried: the rules, or the cut, ask for what the snapshot does not know.
         """
-        opened = self.live.get()
-        manifest = opened.manifest
-        _check_aligned(manifest, request.kind)
+        opened = opened or self.live.get()
+        _check_aligned(opened.manifest, request.kind)
+        query = self._query(opened, request) if vector is None else Query(vector)
+        among = eligible(opened, request.kind, request, self._members)
+        nearest = None if request.exact else self._nearest
+        calibrate = _calibrate(opened, request, query)
+        vector = None if query is None else query.vector
+        found = select(
+            opened, request.kind, vector, request, among,
+            nearest=nearest, calibrate=calibrate,
+        )  # fmt: skip
+        said = [_UNRANKED] if query is None else list(query.notes)
+        return answer(opened, request.kind, found, said, vector)
+
+    def lookalike(self, request: LookalikeRequest) -> Audience:
+        """Pick the users most like the seeds; too few seeds fall back on the sentence, if any.
+
+        Raises what :meth:`target` raises, and InputError for too few seeds without a sentence.
+        """
+        opened, kind = self.live.get(), request.kind
+        _check_aligned(opened.manifest, kind)
+        query = lookalike_query_of(opened, request)
+        among = eligible(opened, kind, without_seeds(request), self._members)
+        found = select(opened, kind, query.vector, request, among)
+        return answer(opened, kind, found, list(query.notes), query.vector)
+
+    def reach(self, request: ReachRequest) -> Reach:
+        """How many users a demand fits how well. Raises what :meth:`target` raises."""
+        opened, kind = self.live.get(), request.kind
+        _check_aligned(opened.manifest, kind)
         query = self._query(opened, request)
-        notes = [*_notes(manifest, request), *query.notes]
-        engine, ids, scores = self._ranked(opened, request, query.vector, notes)
-        meta = TargetMeta(
-            snapshot=manifest.id,
-            space=manifest.space,
-            as_of=manifest.as_of,
-            horizon_days=manifest.horizon_days,
-            engine=engine,
-            population=manifest.entry(request.kind).count,
-            notes=notes,
-        )
-        return Audience(meta, ids, scores)
+        assert query is not None  # ReachRequest sees to it
+        among = eligible(opened, request.kind, request, self._members)
+        scores = opened.matrices[kind].scores(query.vector)
+        notes = list(query.notes)
+        calibrate = _calibrate(opened, request, query)
+        calibrated = calibrated_or_note(scores, calibrate, notes)
+        return reach(
+            opened.manifest, opened.matrices[kind], scores, among, calibrated,
+            bins=request.bins, notes=notes,
+        )  # fmt: skip
 
     def embeddings(self, request: EmbeddingsRequest) -> Embeddings:
         """Stored embeddings, from the feature store's online half; unknown users are missing."""
@@ -158,8 +200,8 @@ class Targeting:
         vectors = opened.matrices[kind].vectors
         tuned = opened.encoders[kind].tune(
             request.text,
-            vectors[_rows(opened, kind, "positives", request.positives)],
-            vectors[_rows(opened, kind, "negatives", request.negatives)],
+            vectors[rows_of(opened, kind, "positives", request.positives)],
+            vectors[rows_of(opened, kind, "negatives", request.negatives)],
             vectors,
         )
         record = self._prompts.save(
@@ -219,10 +261,11 @@ class Targeting:
 
     # --- inside
 
-    def _query(self, opened: Opened, request: TargetRequest) -> Query:
+    def _query(self, opened: Opened, request: TargetRequest | ReachRequest) -> Query | None:
         """Of a sentence as it is read, of a prompt as it was tuned: never rewritten."""
         if request.prompt is None:
-            assert request.text is not None  # TargetRequest sees to it
+            if request.text is None:
+                return None
             return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
         space = opened.manifest.space
         stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
@@ -238,21 +281,6 @@ class Targeting:
         )
         return Query(stored.query, (note,))
 
-    def _ranked(
-        self, opened: Opened, request: TargetRequest, query: _Floats, notes: list[str]
-    ) -> tuple[_Engine, list[str], _Floats]:
-        kind, size = request.kind, request.size
-        if self._nearest is not None and not request.exact and size <= MILVUS_LIMIT:
-            collection = opened.manifest.entry(kind).collection
-            try:
-                found = self._nearest.best(
-                    collection, opened.matrices[kind], opened.rows[kind], query, size
-                )
-                return "milvus", *found
-            except VectorsUnavailable:
-                notes.append("Milvus is away: the exact scan answered instead, with equal results.")
-        return "scan", *opened.matrices[kind].scan(query, size)
-
     def _answering(self) -> str | None:
         try:
             return self.live.get().manifest.id
@@ -266,6 +294,15 @@ class Targeting:
             return None
 
 
+def _calibrate(
+    opened: Opened, request: TargetRequest | ReachRequest, query: Query | None
+) -> Calibrate | None:
+    calibrator = opened.calibrators.get(request.kind)
+    if calibrator is None or query is None:
+        return None
+    return lambda scores: calibrator(request.text, query.vector, scores)
+
+
 def _check_aligned(manifest: Manifest, kind: str) -> None:
     if kind in TOWERS:
         manifest.entry(kind)  # raises MissingKind
@@ -277,27 +314,6 @@ def _check_aligned(manifest: Manifest, kind: str) -> None:
         f"kind: expected one that sentences are aligned with ({aligned}), got {kind!r}; "
         f"its embeddings can be fetched, not asked with a sentence"
     )
-
-
-def _rows(opened: Opened, kind: str, field: str, users: list[str]) -> npt.NDArray[np.int64]:
-    found = opened.rows[kind].of(users)
-    if unknown := [user for user, row in zip(users, found, strict=True) if row < 0]:
-        shown = ", ".join(repr(user[:40]) for user in unknown[:5])
-        raise InputError(
-            f"{field}: expected users of snapshot {opened.manifest.id}, got {len(unknown)} who "
-            f"are not: {shown}{', …' if len(unknown) > 5 else ''}"
-        )
-    return found
-
-
-def _notes(manifest: Manifest, request: TargetRequest) -> list[str]:
-    notes = []
-    count = manifest.entry(request.kind).count
-    if request.size > count:
-        notes.append(f"There are only {count:,} users, so all of them are returned.")
-    if manifest.synthetic:
-        notes.append("This snapshot was built from synthetic data.")
-    return notes
 
 
 def _info(manifest: Manifest) -> SnapshotInfo:

@@ -31,6 +31,7 @@ ANSWER: dict[str, Any] = {
 
 def test_a_target_request_has_the_contract_s_defaults_and_strips_its_text() -> None:
     request = TargetRequest(text="  will buy diapers \n")
+    assert request.model_dump(exclude_defaults=True) == {"text": "will buy diapers", "size": 100}
     assert request.model_dump() == {
         "prompt": None,
         "text": "will buy diapers",
@@ -38,6 +39,14 @@ def test_a_target_request_has_the_contract_s_defaults_and_strips_its_text() -> N
         "exact": False,
         "kind": "fused",
         "rewrite": True,
+        "rules": None,
+        "min_score": None,
+        "min_probability": None,
+        "share": None,
+        "expected_buyers": None,
+        "include": None,
+        "exclude": None,
+        "exclude_audiences": None,
     }
 
 
@@ -165,7 +174,7 @@ def test_openapi_knows_the_limits() -> None:
     schema = TargetRequest.model_json_schema()["properties"]
     text = schema["text"]["anyOf"][0]  # or a prompt
     assert (text["minLength"], text["maxLength"]) == (1, 2_000)
-    assert schema["size"]["minimum"] == 1
+    assert schema["size"]["anyOf"][0]["minimum"] == 1
     ids = EmbeddingsRequest.model_json_schema()["properties"]["user_ids"]
     assert (ids["minItems"], ids["maxItems"], ids["items"]["maxLength"]) == (1, 10_000, 256)
     assert "report" not in SnapshotInfo.model_json_schema()["required"]

@@ -19,10 +19,19 @@ import pytest
 from encoders.checkpoint import fingerprint
 from encoders.query import Query
 from feature_repo import durable, schema
-from feature_repo.manifest import CheckpointEntry, KindEntry, Manifest, collection_name, view_name
+from feature_repo.facts import write_facts
+from feature_repo.manifest import (
+    CheckpointEntry,
+    FactsEntry,
+    KindEntry,
+    Manifest,
+    collection_name,
+    view_name,
+)
 from feature_repo.matrix import Matrix
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore, part_name
+from feature_repo.transforms import open_tables
 from serving.live import LiveSnapshot, Opener
 
 AS_OF = datetime(2017, 9, 11, tzinfo=UTC)
@@ -61,6 +70,28 @@ class MatrixFeatures:
         return found, matrix.vectors[[matrix.ids.index(user) for user in found]]
 
 
+def write_facts_of(staged: Path, as_of: datetime) -> FactsEntry:
+    """Facts of a made-up shop: the user un is n years old and bought cat food n days ago."""
+    when = [as_of - timedelta(days=int(user[1:]), hours=1) for user in USERS]
+    events = [
+        {"event_id": user, "user_id": user, "timestamp": t, "known_at": t, "source": "bill",
+         "item_id": "i1", "amount": 3.0}
+        for user, t in zip(USERS, when, strict=True)
+    ]  # fmt: skip
+    items = [{"item_id": "i1", "text": "cat food", "categories": ["PETS", "CAT FOOD"]}]
+    con = open_tables(
+        {
+            "events": pa.Table.from_pylist(events, schema=schema.EVENTS),
+            "items": pa.Table.from_pylist(items, schema=schema.ITEMS),
+        }
+    )
+    profiles = pa.table({"user_id": USERS, "profile_age": [float(user[1:]) for user in USERS]})
+    try:
+        return write_facts(con, profiles, USERS, as_of, staged, f"snapshots/{staged.name}")
+    finally:
+        con.close()
+
+
 class World:
     """A workspace that snapshots can be published in."""
 
@@ -85,6 +116,7 @@ class World:
         space: str = "a1b2c3d4e5",
         live: bool = False,
         synthetic: bool = False,
+        facts: bool = False,
     ) -> Manifest:
         """Commit a snapshot with random embeddings, and make it live if asked to."""
         directory = checkpoint or self.checkpoint()
@@ -93,6 +125,7 @@ class World:
         staged = self.store.stage(snapshot_id)
         pq.write_table(pa.table({"user_id": USERS}), staged / "users.parquet")
         entries = {kind: self._kind(staged, snapshot_id, kind, seed, as_of) for kind in kinds}
+        written = write_facts_of(staged, as_of) if facts else None
         relative = str(directory.relative_to(self.workspace.root))
         manifest = Manifest(
             id=snapshot_id,
@@ -113,6 +146,7 @@ class World:
             version="0",
             source="test",
             synthetic=synthetic,
+            facts=written,
         )
         self.store.commit(manifest)
         if live:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from encoders.query import Query
-from feature_repo.errors import MissingKind
+from feature_repo.errors import InputError, MissingKind, NotCarried, UnknownAudience
 from feature_repo.matrix import Matrix
 from sdk.types import EmbeddingsRequest, TargetRequest
+from serving.calibrated import Abstained
 from serving.live import Opener
 from serving.targeting import NoSentences, Targeting
 
@@ -104,3 +107,101 @@ def test_embeddings_come_in_the_order_asked_and_missing_users_are_listed(
     matrix = Matrix.open(manifest, "tabular", world.workspace)
     expected = matrix.vectors[[matrix.ids.index("u9"), matrix.ids.index("u1")]]
     np.testing.assert_array_equal(answer.vectors, expected)
+
+
+def test_rules_and_lists_act_before_the_cut(world: Any, targeting: Targeting) -> None:
+    world.publish(1, live=True)
+    everybody = targeting.target(ask(size=40)).user_ids
+    out, wanted = everybody[:30], everybody[38]
+    rules = {"type": "not", "rule": {"type": "users", "ids": out}}
+    found = targeting.target(ask(size=5, rules=rules, include=[wanted], exclude=[everybody[30]]))
+    assert found.user_ids == [*everybody[31:35], wanted]
+    assert (found.meta.engine, found.meta.eligible, found.meta.notes) == ("scan", 9, [])
+    short = targeting.target(ask(size=12, rules=rules))
+    assert short.user_ids == everybody[30:]
+    assert short.meta.notes == ["The filters leave only 10 users, so all of them are returned."]
+
+
+def test_every_way_of_cutting(world: Any, targeting: Targeting) -> None:
+    world.publish(1, live=True)
+    whole = targeting.target(ask(size=40))
+    half = targeting.target(TargetRequest(text=ask().text, share=0.5))
+    assert half.user_ids == whole.user_ids[:20]
+    least = float(whole.scores[9])
+    good = targeting.target(TargetRequest(text=ask().text, min_score=least))
+    assert good.user_ids == [
+        user for user, score in zip(whole.user_ids, whole.scores, strict=True) if score >= least
+    ]
+    for cut in ({"min_probability": 0.5}, {"expected_buyers": 3}):
+        with pytest.raises(NotCarried, match="carries no calibration"):
+            targeting.target(TargetRequest(text=ask().text, **cut))
+
+
+def test_probabilities_cut_where_there_is_a_calibration(world: Any) -> None:
+    world.publish(1, live=True)
+    given = world.live()._opener
+
+    class Thirds:
+        """The best third certainly, the next with one half, nobody else."""
+
+        def __init__(self, scores: np.ndarray) -> None:
+            order = np.argsort(np.argsort(-scores, kind="stable"))
+            self.probabilities = np.select([order < 13, order < 26], [1.0, 0.5], 0.0)
+
+        def buyers(self, rows: np.ndarray) -> tuple[float, float, float]:
+            return float(self.probabilities[rows].sum()), 0.0, 40.0
+
+    def calibrate(text: str | None, query: np.ndarray, scores: np.ndarray) -> Thirds:
+        if text == "unheard of":
+            raise Abstained("nothing like it was ever measured")
+        return Thirds(scores)
+
+    opener = replace(given, calibrators=lambda workspace, manifest: {"fused": calibrate})
+    targeting = Targeting(world.live(opener), None)
+    whole = targeting.target(ask(size=40))
+    assert whole.meta.expected_buyers == 13 + 6.5
+    likely = targeting.target(TargetRequest(text=ask().text, min_probability=0.5))
+    assert len(likely.user_ids) == 26
+    few = targeting.target(TargetRequest(text=ask().text, expected_buyers=15))
+    assert few.user_ids == whole.user_ids[:17] and few.meta.expected_buyers == 15
+    all_ = targeting.target(TargetRequest(text=ask().text, expected_buyers=30))
+    assert len(all_.user_ids) == 40 and "may not reach" in all_.meta.notes[0]
+    unknown = targeting.target(ask(text="unheard of"))
+    assert unknown.meta.expected_buyers is None
+    assert unknown.meta.notes == ["No probability is stated: nothing like it was ever measured."]
+    with pytest.raises(Abstained):
+        targeting.target(TargetRequest(text="unheard of", min_probability=0.5))
+
+
+def test_rules_alone_prefer_nobody(world: Any, targeting: Targeting) -> None:
+    world.publish(1, live=True)
+    rules = {"type": "users", "ids": ["u3", "u12", "u25"]}
+    found = targeting.target(TargetRequest(rules=rules))
+    assert found.user_ids == ["u12", "u25", "u3"] and found.scores.tolist() == [0, 0, 0]
+    assert "nobody is preferred" in found.meta.notes[0]
+
+
+def test_an_old_snapshot_refuses_rules_only(world: Any, targeting: Targeting) -> None:
+    world.publish(1, live=True)
+    rules = {"type": "behaviour", "verb": "bought", "days": 30}
+    with pytest.raises(NotCarried, match="carries no facts"):
+        targeting.target(ask(rules=rules))
+    assert len(targeting.target(ask()).user_ids) == 7
+
+
+@pytest.mark.parametrize(
+    "cut", [{"size": 3, "share": 0.1}, {"min_score": 0.1, "expected_buyers": 3}]
+)
+def test_two_cuts_are_refused(cut: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one way to choose"):
+        TargetRequest(text="x", **cut)
+
+
+def test_who_must_be_in_and_out_is_refused(world: Any, targeting: Targeting) -> None:
+    world.publish(1, live=True)
+    with pytest.raises(ValidationError, match="both included and excluded: u1"):
+        ask(include=["u1", "u2"], exclude=["u1"])
+    with pytest.raises(InputError, match="include: expected at most 1 users"):
+        targeting.target(ask(size=1, include=["u1", "u2"]))
+    with pytest.raises(UnknownAudience, match="no audience is saved here"):
+        targeting.target(ask(exclude_audiences=["a1"]))

@@ -1,0 +1,115 @@
+"""The service's database: what people save, and who did what.
+
+SQLite in the workspace unless ``OPENFOUND_DATABASE_URL`` names another (``postgresql+psycopg://…``,
+its driver installed). The schema is brought up to date when it is opened, by Alembic, under a lock.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from feature_repo import durable
+from feature_repo.settings import Workspace
+
+DATABASE_VARIABLE: Final = "OPENFOUND_DATABASE_URL"
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class _Utc(TypeDecorator[datetime]):
+    """Times in UTC: SQLite forgets the zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Tables as classes; ``migrations/`` makes and changes them."""
+
+
+class AudienceRow(Base):
+    """A saved audience: its plan as JSON (``sdk.types.TargetRequest``), and its hold-out."""
+
+    __tablename__ = "audiences"
+
+    id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(200))
+    owner: Mapped[str] = mapped_column(sa.String(200))
+    plan: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    holdout: Mapped[float]
+    holdout_key: Mapped[str] = mapped_column(sa.String(200))
+    created_at: Mapped[datetime] = mapped_column(_Utc)
+
+
+class RunRow(Base):
+    """One run of an audience on one snapshot.
+
+    ``members`` is a Parquet file, relative to the workspace; ``query`` the float32 vector it was
+    ranked by, null where only rules chose.
+    """
+
+    __tablename__ = "audience_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    audience_id: Mapped[str] = mapped_column(sa.ForeignKey("audiences.id", ondelete="CASCADE"))
+    meta: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    snapshot: Mapped[str] = mapped_column(sa.String(200))
+    space: Mapped[str] = mapped_column(sa.String(200))
+    kind: Mapped[str] = mapped_column(sa.String(128))
+    size: Mapped[int]
+    members: Mapped[str] = mapped_column(sa.String(500))
+    query: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(_Utc)
+
+
+class AuditRow(Base):
+    """Who did what with an audience; never changed, never deleted with it."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(_Utc)
+    who: Mapped[str] = mapped_column(sa.String(200))
+    action: Mapped[str] = mapped_column(sa.String(50))
+    audience_id: Mapped[str | None] = mapped_column(sa.String(32))
+    detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+
+
+def database_url(workspace: Workspace) -> str:
+    """The environment's database, or SQLite in the workspace."""
+    return os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{workspace.root / 'openfound.db'}"
+
+
+def open_database(workspace: Workspace, url: str | None = None) -> sa.Engine:
+    """The database with an up-to-date schema."""
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url or database_url(workspace), pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _sqlite_settings)
+    with durable.locked(workspace.root / ".database.lock"), engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return engine
+
+
+def _sqlite_settings(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
+    cursor.execute("PRAGMA busy_timeout = 10000")
+    cursor.close()
