@@ -60,7 +60,7 @@ def bench(receipts: Any, protocol: Any, lines: Any, tmp_path: Path) -> Bench:
         dataset=SimpleNamespace(demographics=True, name="market"), protocol=opened,
     )  # fmt: skip
     settings = Evaluate(
-        workspace=str(tmp_path), out=str(tmp_path), suite="one4all", repeats=2, epochs=2, length=8,
+        workspace=str(tmp_path), out=str(tmp_path), suite="one4all", repeats=1, epochs=1, length=8,
         precision="float32", tasks="first purchase in DELI,next basket",
     )  # fmt: skip
     return Bench(subject, Results(tmp_path, ["s1"]), settings)  # type: ignore[arg-type]
