@@ -40,7 +40,7 @@ class Lines:
 class Remembers(nn.Embedding):
     """A tunable encoder that only remembers its users."""
 
-    dim = 6
+    dim, events = 6, 3
 
     def forward(self, users_B: Tensor) -> Tensor:
         return super().forward(users_B)
@@ -130,6 +130,8 @@ def test_a_tunable_encoder_is_compared_and_timed(bench: Bench) -> None:
     bench.settings.tasks = "lapse"
     found = {**sections.fine_tuning(bench), **sections.costs(bench)}
     assert set(found["fine_tuning"]["lapse"]["models"]) == {"fine-tuned", "U-MLP"}
+    cost = found["cost"]
+    assert cost["fine-tuned"]["bytes_per_user"] < cost["P-Trans"]["bytes_per_user"]  # 3 events, 8
     assert list(found["cost"]) == ["fine-tuned", "P-Trans", "U-MLP"]
     page = report.page(plain({**HEAD, **bench.head, **found}))
     assert "## Fine-tuning the encoder (Table 5)" in page and "| 79.2 M |" in page
