@@ -29,7 +29,10 @@ def measure(world: World, task: Downstream, seconds: float = _SECONDS) -> dict[s
     if world.encoder is not None:
         builds = {"fine-tuned": world.fine_tuned, **builds}
     inputs = world.inputs(task)
-    raw, texts = world.purchases.bytes_per_user, _text_bytes(world)
+    texts = _text_bytes(world)
+    events = {"P-Trans": world.purchases.logs.mask_NL.shape[1]}
+    if world.encoder is not None:
+        events["fine-tuned"] = world.encoder().events
     vector = float(world.vectors_NU.itemsize * world.vectors_NU.shape[1])
     found: dict[str, Any] = {}
     for name, build in builds.items():
@@ -37,7 +40,9 @@ def measure(world: World, task: Downstream, seconds: float = _SECONDS) -> dict[s
         found[name] = {
             "users_per_second": throughput(model, inputs, seconds),
             "parameters": sum(each.numel() for each in model.parameters()),
-            "bytes_per_user": vector if name == "U-MLP" else raw,
+            "bytes_per_user": (
+                vector if name == "U-MLP" else world.purchases.bytes_per_user(events[name])
+            ),
             "shared_bytes": 0 if name == "U-MLP" else texts,
         }
     slowest = min(each["users_per_second"] for each in found.values())

@@ -43,11 +43,10 @@ class LogTable:
             texts_VE=torch.from_numpy(lines(self.texts)), length=self.logs.mask_NL.shape[1],
         )  # fmt: skip
 
-    @property
-    def bytes_per_user(self) -> float:
-        """Mean bytes of a user's events at the narrowest integers that hold them, text once."""
-        events = float(self.logs.mask_NL.sum()) / max(len(self.logs), 1)
-        return events * (2 * len(self.categories) + len(self.dates) + 4)
+    def bytes_per_user(self, events: int) -> float:
+        """Mean bytes of a user's latest events: narrow integers, each text as a row number."""
+        each = 2 * len(self.categories) + len(self.dates) + 4
+        return float(np.minimum(self.lengths, events).mean()) * each
 
 
 def purchases(

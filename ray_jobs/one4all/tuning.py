@@ -30,6 +30,11 @@ class PurchaseEncoder(nn.Module):
         """Width of the vectors."""
         return int(self.model.width)
 
+    @property
+    def events(self) -> int:
+        """How many of a user's latest purchases it reads."""
+        return int(self.model.config.length * self.model.config.stretches)
+
     def forward(self, users_B: Tensor) -> Tensor:
         """The vectors that publishing would write, while nothing is tuned yet."""
         some = [self._users[row] for row in users_B.tolist()]

@@ -147,7 +147,7 @@ def test_fine_tuning_reaches_the_encoder() -> None:
 class Table(nn.Embedding):
     """An encoder of four users that only remembers."""
 
-    dim = 5
+    dim, events = 5, 1
 
     def __init__(self) -> None:
         super().__init__(4, 5)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -13,8 +18,10 @@ from feature_repo import schema
 from feature_repo.errors import InputError
 from feature_repo.scores import write_scores
 from feature_repo.settings import Workspace
+from feature_repo.snapshots import Manifest, SnapshotStore
 from feature_repo.store import FeatureStore
 
+PAGE = Path(__file__).parents[2] / "docs" / "train-on-embeddings.md"
 AT = datetime(2024, 3, 4, tzinfo=UTC)
 WEEK = timedelta(days=7)
 
@@ -76,3 +83,30 @@ def test_mistakes_are_named(store: FeatureStore, changed: dict, said: str) -> No
     with pytest.raises(InputError, match=said):
         write_scores(store, space="s", **given)
     assert not store.workspace.scores.exists()
+
+
+def test_the_page_about_training_runs_on_tiny_snapshots(
+    workspace: Workspace, publish: Callable[..., Manifest], tiny: ModuleType, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its Python, on embeddings of four weeks whose first coordinate tells the label."""
+    rows = []
+    for week in range(4):
+        SnapshotStore(workspace).activate(publish(week, seed=week).id)
+        told = tiny.vectors_of(week, "fused")[:, 0] > 0
+        rows += [
+            {"user_id": user, "event_timestamp": tiny.WEEKS[week], "label": bool(label)}
+            for user, label in zip(tiny.USERS, told, strict=True)
+        ]
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "training").symlink_to(workspace.root, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"labels": pd.DataFrame(rows)}
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert len(names["rows"]) == 240 and names["space"] == "a1b2c3d4e5"
+    assert names["test"] > 0.5
+    scores = FeatureStore(workspace).history(
+        "big_spender_score", asked(tiny.USERS, tiny.WEEKS[3]), ["score"]
+    )
+    assert len(scores) == 60

@@ -89,4 +89,4 @@ def test_unknown_values_are_numbered_zero() -> None:
 @pytest.mark.parametrize("length", [1, 3])
 def test_bytes_per_user_count_events(length: int) -> None:
     table = pa.table({"user_id": ["a"] * 3, "moment": [0, 1, 2], "text": ["x"] * 3})
-    assert logs.tensors(table, ["a"], length=length).bytes_per_user == length * (5 + 4)
+    assert logs.tensors(table, ["a"]).bytes_per_user(length) == length * (5 + 4)

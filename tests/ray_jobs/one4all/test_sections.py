@@ -40,7 +40,7 @@ class Lines:
 class Remembers(nn.Embedding):
     """A tunable encoder that only remembers its users."""
 
-    dim = 6
+    dim, events = 6, 3
 
     def forward(self, users_B: Tensor) -> Tensor:
         return super().forward(users_B)
@@ -60,7 +60,7 @@ def bench(receipts: Any, protocol: Any, lines: Any, tmp_path: Path) -> Bench:
         dataset=SimpleNamespace(demographics=True, name="market"), protocol=opened,
     )  # fmt: skip
     settings = Evaluate(
-        workspace=str(tmp_path), out=str(tmp_path), suite="one4all", repeats=2, epochs=2, length=8,
+        workspace=str(tmp_path), out=str(tmp_path), suite="one4all", repeats=1, epochs=1, length=8,
         precision="float32", tasks="first purchase in DELI,next basket",
     )  # fmt: skip
     return Bench(subject, Results(tmp_path, ["s1"]), settings)  # type: ignore[arg-type]
@@ -130,6 +130,8 @@ def test_a_tunable_encoder_is_compared_and_timed(bench: Bench) -> None:
     bench.settings.tasks = "lapse"
     found = {**sections.fine_tuning(bench), **sections.costs(bench)}
     assert set(found["fine_tuning"]["lapse"]["models"]) == {"fine-tuned", "U-MLP"}
+    cost = found["cost"]
+    assert cost["fine-tuned"]["bytes_per_user"] < cost["P-Trans"]["bytes_per_user"]  # 3 events, 8
     assert list(found["cost"]) == ["fine-tuned", "P-Trans", "U-MLP"]
     page = report.page(plain({**HEAD, **bench.head, **found}))
     assert "## Fine-tuning the encoder (Table 5)" in page and "| 79.2 M |" in page
