@@ -29,6 +29,7 @@ from encoders.purchases import PurchaseCollate
 from encoders.text import LineEncoder
 from feature_repo import durable
 from feature_repo.settings import Workspace
+from feature_repo.sources import complete_journey
 from feature_repo.transforms import open_tables
 from ray_jobs import frames, objectives, presets
 from ray_jobs.build_features import build, ingest
@@ -56,7 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     workspace = Workspace(given.workspace.resolve())
-    dataset = ingest(workspace, "complete-journey", demographics=True)
+    dataset = ingest(workspace, "complete-journey", demographics=False)
     build(workspace, dataset, given.as_of)
     shared = Run(workspace, dataset, given.as_of, presets.preset(given.preset), 0, Workers())
     made = purchase_frames(shared)
@@ -67,7 +68,7 @@ def main() -> None:
     record = train_stages(shared, {STAGE: {}})[STAGE]
     ours = embedded(shared, workspace.root / record["checkpoint"], made)
 
-    tasks = Protocol(open_tables(tables), given.as_of).tasks()
+    tasks = Protocol(open_tables(tables), given.as_of, complete_journey.profiles()).tasks()
     rows = {
         "ShopperBERT": {**measured(*ours, tasks), "seconds": record["seconds"],
                         "rate": tokens / record["seconds"], "unit": "tokens/s"},
