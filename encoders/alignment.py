@@ -154,6 +154,12 @@ class FoundModel(nn.Module):
         beside = self.config.assortment
         return self.config.text.dim + (0 if beside is None else beside.dim)
 
+    @property
+    def scale(self) -> float:
+        """What an inner product is multiplied by to be of the size of log-odds."""
+        fit_scale = self.fit_scale if self.config.objective == "intents" else 0.0
+        return float((self.log_scale + fit_scale).detach().exp())
+
     def modalities(self, batch: UserBatch) -> dict[str, Tensor]:
         """Each modality's own vectors, [B, width] by name; only the modalities of this model."""
         vectors: dict[str, Tensor] = {}

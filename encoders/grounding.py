@@ -108,6 +108,15 @@ class CatalogueRewriter:
             )
         return self._reading(demand, self._shares(similar_T))
 
+    def nearest(self, words: str) -> tuple[Subject, float] | None:
+        """The heading that words come closest to, and the similarity of its best description."""
+        if not self._headings:
+            return None
+        similar_T = self._described_TE @ self._vector(words)
+        heading = next(iter(self._shares(similar_T)))
+        owned = self._owner_T == self._headings.index(heading)
+        return heading, float(similar_T[owned].max())
+
     def vocabulary(self) -> Sequence[str]:
         """The sentence about each heading and each outcome."""
         outcomes = [outcome for outcome in dict.fromkeys(self._outcome_N) if outcome is not None]

@@ -54,6 +54,19 @@ class QueryEncoder:
         assert isinstance(model, FoundModel)
         return cls(model, info, make_rewriter(directory) if make_rewriter else None)
 
+    @property
+    def scale(self) -> float:
+        """What an inner product is multiplied by to be of the size of log-odds."""
+        return self._model.scale
+
+    def base_rates(self, texts: Sequence[str]) -> np.ndarray | None:
+        """The model's own log-odds of a user who scores 0, float32 [n]; None if it learnt none."""
+        if getattr(self._model, "base_rate", None) is None:
+            return None
+        with torch.inference_mode():
+            read = [self._model.text.read(self._model.text.tokenize([text])) for text in texts]
+            return np.asarray(self._model.base_rate(torch.cat(read)).squeeze(-1))
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Query vectors of sentences as they stand, float32 [n, D]."""
         if not texts:

@@ -91,12 +91,14 @@ class Manifest(_Model):
     source: str
     synthetic: bool
     facts: FactsEntry | None = None  # snapshots from before there were rules carry none
+    calibration: FileEntry | None = None  # none before there is an earlier cut-off to learn from
 
     @property
-    def fact_files(self) -> list[FileEntry]:
-        """Every file of the facts; none for an old snapshot."""
+    def other_files(self) -> list[FileEntry]:
+        """The facts and the calibration; none for an old snapshot."""
         facts = self.facts
-        return [] if facts is None else [facts.profiles, facts.subjects, facts.behaviour]
+        files = [] if facts is None else [facts.profiles, facts.subjects, facts.behaviour]
+        return [*files, self.calibration] if self.calibration else files
 
     def entry(self, kind: str) -> KindEntry:
         """The entry of one kind, or :class:`MissingKind` naming those that exist."""

@@ -90,7 +90,7 @@ def prune(workspace: Workspace, keep: int, vectors_uri: str | None = None) -> li
 def check_matrices(workspace: Workspace, manifest: Manifest) -> None:
     """Raise :class:`ManifestError` if a matrix or the facts are not what the manifest names."""
     named = [(entry.matrix, entry.matrix_sha256) for entry in manifest.kinds.values()]
-    named += [(file.path, file.sha256) for file in manifest.fact_files]
+    named += [(file.path, file.sha256) for file in manifest.other_files]
     for relative, sha256 in named:
         path = workspace.root / relative
         if not path.is_file() or durable.sha256(path) != sha256:

@@ -93,6 +93,11 @@ class Workspace:
         return self.root / "audiences"
 
     @property
+    def scores(self) -> Path:
+        """What downstream teams handed back, a directory for each name."""
+        return self.root / "scores"
+
+    @property
     def live_file(self) -> Path:
         return self.root / "LIVE"
 

@@ -243,7 +243,7 @@ class SnapshotStore:
         users = self._staged(manifest, manifest.users)
         if (rows := pq.read_metadata(users).num_rows) != manifest.num_users:
             raise ManifestError(f"{users} has {rows} rows, the manifest says {manifest.num_users}")
-        for file in manifest.fact_files:
+        for file in manifest.other_files:
             self._staged(manifest, file.path)
         for kind, entry in manifest.kinds.items():
             for part in entry.parts:

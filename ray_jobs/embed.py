@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from encoders import checkpoint
+from encoders.alignment import FoundModel
 from feature_repo import durable
 from feature_repo.errors import InputError
 from feature_repo.facts import write_facts
-from feature_repo.manifest import FactsEntry
+from feature_repo.manifest import FactsEntry, FileEntry
 from feature_repo.matrix import Matrix
 from feature_repo.schema import EMBEDDING, TIMESTAMP
 from feature_repo.settings import Workspace
@@ -44,6 +45,7 @@ from feature_repo.snapshots import (
 from feature_repo.store import FeatureStore
 from feature_repo.transforms import micros, open_tables
 from ray_jobs.build_features import Dataset, build, read_dataset
+from ray_jobs.calibration import calibrate, earlier
 from ray_jobs.command import Date, Job, console, main, parse_date
 from ray_jobs.space import Part, Space, embed_at, open_space
 from ray_jobs.stages import run_stage
@@ -104,12 +106,15 @@ def embed(
             for kind, matrix in vectors.items()
         }
         facts = _write_facts(workspace, dataset, staged, users, dates[-1])
+        calibration = _calibrated(workspace, dataset, space, staged, dates[-1])
         store.commit(_manifest(workspace, dataset, space, snapshot, dates[-1], kinds, len(users),
-                               facts))  # fmt: skip
+                               facts, calibration))  # fmt: skip
         return {"snapshot": snapshot, "outputs": [f"snapshots/{snapshot}/manifest.json"],
                 "num_users": len(users)}  # fmt: skip
 
-    inputs = [space.id, space.fingerprint, dataset.tables, [d.isoformat() for d in dates], "facts"]
+    learnt_from = [m.id for m in earlier(workspace, dates[-1], space.horizon_days)]
+    inputs = [space.id, space.fingerprint, dataset.tables, [d.isoformat() for d in dates], "facts",
+              learnt_from]  # fmt: skip
     return run_stage(workspace, "embed", inputs, work)
 
 
@@ -208,9 +213,24 @@ def _write_facts(
         con.close()
 
 
+def _calibrated(
+    workspace: Workspace, dataset: Dataset, space: Space, staged: Path, as_of: datetime
+) -> FileEntry | None:
+    """What earlier snapshots teach about the scores of sentences, where there are sentences."""
+    aligned = space.parts.get("alignment")
+    if aligned is None:
+        return None
+    model = cast(FoundModel, aligned.model)
+    return calibrate(
+        workspace, workspace.root / dataset.tables, as_of, staged,
+        scale=model.scale, horizon_days=space.horizon_days,
+    )  # fmt: skip
+
+
 def _manifest(
     workspace: Workspace, dataset: Dataset, space: Space, snapshot: str, as_of: datetime,
     kinds: dict[str, KindEntry], num_users: int, facts: FactsEntry,
+    calibration: FileEntry | None,
 ) -> Manifest:  # fmt: skip
     return Manifest(
         id=snapshot, space=space.id, as_of=as_of, trained_as_of=space.trained_as_of,
@@ -219,7 +239,7 @@ def _manifest(
         checkpoints={name: _entry(workspace, part) for name, part in space.parts.items()},
         kinds=kinds, num_users=num_users, users=f"snapshots/{snapshot}/users.parquet", reports=[],
         built_by=getpass.getuser(), version=version("openfound"), source=dataset.name,
-        synthetic=dataset.synthetic, facts=facts,
+        synthetic=dataset.synthetic, facts=facts, calibration=calibration,
     )  # fmt: skip
 
 

@@ -53,6 +53,26 @@ def lift_at(scores: np.ndarray, labels: np.ndarray, share: float) -> float:
     return precision_at(scores, labels, k) / base if base > 0 else float("nan")
 
 
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
+    """ECE: mean gap of stated and actual share over bins of equal width, weighted by users."""
+    at = np.minimum((probabilities * bins).astype(int), bins - 1)
+    stated = np.bincount(at, probabilities, bins)
+    actual = np.bincount(at, labels, bins)
+    return float(np.abs(stated - actual).sum() / len(at))
+
+
+def brier_skill(probabilities: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> float:
+    """1 − Brier score over that of ``reference``: 0 is as good, 1 is perfect."""
+    score = float(np.square(probabilities - labels).mean())
+    return 1 - score / max(float(np.square(reference - labels).mean()), 1e-12)
+
+
+def interval_score(low: float, high: float, value: float, coverage: float = 0.8) -> float:
+    """Width, and 2 / (1 − coverage) times how far outside the value lies (Gneiting, 2007)."""
+    miss = max(0.0, low - value) + max(0.0, value - high)
+    return high - low + 2 / (1 - coverage) * miss
+
+
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """The score from which on saying yes gives the best F1; the highest of equally good ones."""
     if not labels.any():

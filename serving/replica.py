@@ -96,6 +96,7 @@ def build_targeting(
     from feature_repo import publishing
     from feature_repo.snapshots import SnapshotStore
     from feature_repo.vectors import Vectors
+    from serving.calibrations import calibrators
     from serving.live import LiveSnapshot, Opener
     from serving.nearest import Nearest
     from serving.targeting import Targeting
@@ -115,7 +116,9 @@ def build_targeting(
     def encoder(directory: Path) -> QueryEncoder:
         return QueryEncoder.open(directory, make_rewriter)
 
-    live = LiveSnapshot(SnapshotStore(workspace), Opener(workspace, encoder))
+    live = LiveSnapshot(
+        SnapshotStore(workspace), Opener(workspace, encoder, calibrators=calibrators)
+    )
     known = {} if members is None else {"members": members}
     return Targeting(live, Nearest(connect), activate=activate, rollback=rollback, **known)
 
