@@ -83,11 +83,6 @@ class Workspace:
         return self.root / "prompts"
 
     @property
-    def scores(self) -> Path:
-        """What downstream teams handed back, a directory for each name."""
-        return self.root / "scores"
-
-    @property
     def audiences(self) -> Path:
         """Members of saved audiences."""
         return self.root / "audiences"
