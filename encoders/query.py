@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 
 from encoders import checkpoint
 from encoders.alignment import FoundModel
+from encoders.catalogue import Subject
 from encoders.checkpoint import CheckpointInfo
+from encoders.grounding import CatalogueRewriter
 from encoders.prompt import Floats, Prompt, tune
 from encoders.rewriting import Reading, Rewriter
 
@@ -66,6 +68,16 @@ class QueryEncoder:
         with torch.inference_mode():
             read = [self._model.text.read(self._model.text.tokenize([text])) for text in texts]
             return np.asarray(self._model.base_rate(torch.cat(read)).squeeze(-1))
+
+    @property
+    def nearest(self) -> Callable[[str], tuple[Subject, float] | None] | None:
+        """Words → the heading that they mean; None where no catalogue reads demands."""
+        return self._rewriter.nearest if isinstance(self._rewriter, CatalogueRewriter) else None
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """What the tower's tokenizer has in one piece: words that are spelt as they are meant."""
+        return frozenset(word.lstrip("Ġ▁") for word in self._model.text.tokenizer.get_vocab())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Query vectors of sentences as they stand, float32 [n, D]."""

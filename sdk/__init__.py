@@ -38,6 +38,7 @@ from sdk.errors import (
     UsageError,
 )
 from sdk.jobs import JobInfo, RayJobs
+from sdk.planning import Plan
 from sdk.reaching import Reach
 from sdk.saved import (
     AudienceChange,
@@ -106,6 +107,7 @@ __all__ = [
     "lookalike",
     "members",
     "overlap",
+    "plan",
     "reach",
     "rerun",
     "rollback",
@@ -127,16 +129,18 @@ def target(
     exact: bool = False,
     kind: str = DEFAULT_KIND,
     rewrite: bool = True,
+    split: bool = True,
     **choosing: Unpack[Choosing],
 ) -> Audience:
     """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
 
-    ``exact`` scores every user; ``rewrite=False`` takes the sentence literally. Exactly one of
+    ``exact`` scores every user; ``rewrite=False`` takes the words literally,
+    ``split=False`` reads no hard rules out of them (:func:`plan` shows which). Exactly one of
     ``size``, ``min_score``, ``min_probability``, ``share`` and ``expected_buyers`` says how many;
     ``rules``, ``include``, ``exclude`` and ``exclude_audiences`` act before it.
     """
     return _client().target(
-        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, split=split, **choosing
     )
 
 
@@ -157,6 +161,11 @@ def lookalike(
 ) -> Audience:
     """Users like the seeds; ``text`` stands in for fewer than ten, and a note says so."""
     return _client().lookalike(seeds, text=text, with_seeds=with_seeds, kind=kind, **choosing)
+
+
+def plan(text: str, *, kind: str = DEFAULT_KIND) -> Plan:
+    """How a sentence is understood: hard rules that filter, and the rest that ranks."""
+    return _client().plan(text, kind=kind)
 
 
 def reach(

@@ -11,6 +11,7 @@ import httpx
 from sdk.audience import Audience
 from sdk.calls import ARROW, Call, audience_reader, chosen, listed, reader, target_request, valid
 from sdk.errors import UsageError
+from sdk.planning import Plan, PlanRequest
 from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.saved import (
     AudienceChange,
@@ -47,6 +48,12 @@ def lookalike(
     )  # fmt: skip
     read = audience_reader(f"users like {len(request.seeds):,} seeds")
     return Call("POST", "/v1/lookalike", read, body=request, accept=ARROW, repeatable=True)
+
+
+def plan(text: str, *, kind: str) -> Call[Plan]:
+    """POST /v1/plan."""
+    request = valid(PlanRequest, text=text, kind=kind)
+    return Call("POST", "/v1/plan", reader(Plan), body=request, repeatable=True)
 
 
 def reach(

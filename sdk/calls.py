@@ -91,13 +91,14 @@ def target_request(
     exact: bool = False,
     kind: str = DEFAULT_KIND,
     rewrite: bool = True,
+    split: bool = True,
     **choosing: Unpack[Choosing],
 ) -> TargetRequest:
     """What ``target`` asks; raises InvalidRequest where a field is wrong."""
     prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
     return valid(
         TargetRequest, text=text, prompt=prompt_id, exact=exact, kind=kind, rewrite=rewrite,
-        **chosen(choosing),
+        split=split, **chosen(choosing),
     )  # fmt: skip
 
 
@@ -108,11 +109,12 @@ def target(
     exact: bool = False,
     kind: str = DEFAULT_KIND,
     rewrite: bool = True,
+    split: bool = True,
     **choosing: Unpack[Choosing],
 ) -> Call[Audience]:
     """Pick an audience by one sentence, or by a tuned prompt."""
     request = target_request(
-        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+        text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, split=split, **choosing
     )
     named = prompt.text if isinstance(prompt, Prompt) else f"prompt {request.prompt}"
     wording = request.text or (named if request.prompt else "everybody whom the rules leave")

@@ -80,6 +80,9 @@ app.add_typer(cli_audiences.app, name="audience")
 app.command(
     epilog="Example: openfound lookalike --seeds buyers.txt --size 1000 --out like.parquet"
 )(cli_audiences.lookalike)
+app.command(epilog='Example: openfound plan "will buy cat food, not bought in the last 30 days"')(
+    cli_audiences.plan
+)
 app.command(epilog='Example: openfound reach "will buy diapers next month"')(cli_audiences.reach)
 
 
@@ -142,7 +145,13 @@ def target(
 
     def question(client: Client) -> Audience:
         return client.target(
-            text, prompt=prompt, exact=exact, kind=kind, rewrite=not literal, **chosen
+            text,
+            prompt=prompt,
+            exact=exact,
+            kind=kind,
+            rewrite=not literal,
+            split=not literal,
+            **chosen,
         )
 
     show_audience(ask(url, timeout, question), out, json)

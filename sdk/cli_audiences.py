@@ -76,6 +76,21 @@ def lookalike(
     show_audience(found, out, json)
 
 
+def plan(
+    text: Annotated[str, typer.Argument(help="One sentence about the users wanted.")],
+    kind: Kind = DEFAULT_KIND,
+    json: Json = False,
+    url: Url = None,
+    timeout: Seconds = DEFAULT_TIMEOUT,
+) -> None:
+    """How a sentence is understood: hard rules that filter, and the rest that ranks."""
+    found = ask(url, timeout, lambda client: client.plan(text, kind=kind))
+    if json:
+        display.print_json(found.model_dump(mode="json", exclude_none=True))
+    else:
+        display_audiences.print_plan(stdout(), found)
+
+
 def reach(
     text: Annotated[
         str | None, typer.Argument(help="One sentence about the users wanted.", show_default=False)

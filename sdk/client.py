@@ -66,6 +66,7 @@ class Client(AudienceMethods):
         exact: bool = False,
         kind: str = DEFAULT_KIND,
         rewrite: bool = True,
+        split: bool = True,
         **choosing: Unpack[Choosing],
     ) -> Audience:
         """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
@@ -73,12 +74,21 @@ class Client(AudienceMethods):
         Args:
             exact: score every user.
             rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
+            split: let it read hard rules out of the sentence, if no ``rules`` are given.
             choosing: one of ``size``, ``min_score``, ``min_probability``, ``share`` and
                 ``expected_buyers``; before it act ``rules``, ``include``, ``exclude`` and
                 ``exclude_audiences`` (``sdk.selection``, ``sdk.rules``).
         """
         return self._send(
-            calls.target(text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing)
+            calls.target(
+                text,
+                prompt=prompt,
+                exact=exact,
+                kind=kind,
+                rewrite=rewrite,
+                split=split,
+                **choosing,
+            )
         )
 
     def tune(
@@ -174,6 +184,7 @@ class AsyncClient(AsyncAudienceMethods):
         exact: bool = False,
         kind: str = DEFAULT_KIND,
         rewrite: bool = True,
+        split: bool = True,
         **choosing: Unpack[Choosing],
     ) -> Audience:
         """The users whom a sentence, or a tuned ``prompt``, describes best; 100 unless told.
@@ -181,12 +192,21 @@ class AsyncClient(AsyncAudienceMethods):
         Args:
             exact: score every user.
             rewrite: let the service read a sentence in its own words; a prompt is never rewritten.
+            split: let it read hard rules out of the sentence, if no ``rules`` are given.
             choosing: one of ``size``, ``min_score``, ``min_probability``, ``share`` and
                 ``expected_buyers``; before it act ``rules``, ``include``, ``exclude`` and
                 ``exclude_audiences`` (``sdk.selection``, ``sdk.rules``).
         """
         return await self._send(
-            calls.target(text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing)
+            calls.target(
+                text,
+                prompt=prompt,
+                exact=exact,
+                kind=kind,
+                rewrite=rewrite,
+                split=split,
+                **choosing,
+            )
         )
 
     async def tune(

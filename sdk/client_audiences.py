@@ -13,6 +13,7 @@ from typing import TypeVar, Unpack
 from sdk import audience_calls as calls
 from sdk.audience import Audience, write_bytes
 from sdk.calls import Call
+from sdk.planning import Plan
 from sdk.reaching import Reach
 from sdk.saved import (
     AudienceChange,
@@ -49,6 +50,10 @@ class AudienceMethods:
         return self._send(
             calls.lookalike(seeds, text=text, with_seeds=with_seeds, kind=kind, **choosing)
         )
+
+    def plan(self, text: str, *, kind: str = DEFAULT_KIND) -> Plan:
+        """How a sentence is understood: hard rules that filter, and the rest that ranks."""
+        return self._send(calls.plan(text, kind=kind))
 
     def reach(
         self,
@@ -180,6 +185,10 @@ class AsyncAudienceMethods:
         return await self._send(
             calls.lookalike(seeds, text=text, with_seeds=with_seeds, kind=kind, **choosing)
         )
+
+    async def plan(self, text: str, *, kind: str = DEFAULT_KIND) -> Plan:
+        """How a sentence is understood: hard rules that filter, and the rest that ranks."""
+        return await self._send(calls.plan(text, kind=kind))
 
     async def reach(
         self,

@@ -7,6 +7,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sdk import display
+from sdk.planning import Plan
 from sdk.reaching import Reach
 from sdk.saved import AudienceChange, AudiencePage, Overlap, SavedAudience
 
@@ -65,6 +66,16 @@ def print_overlap(console: Console, found: Overlap) -> None:
         cells = [f"{n:,} ({part:.0%})" for n, part in zip(shared, alike, strict=True)]
         table.add_row(Text(name), *cells)
     console.print(table)
+
+
+def print_plan(console: Console, found: Plan) -> None:
+    """The two halves of a sentence."""
+    console.print(Text(f"filter: {found.rules_in_words or 'nobody'}"))
+    console.print(Text(f"rank by: {found.text or 'nothing'}"))
+    if found.not_understood:
+        console.print(Text(f"not understood: {', '.join(found.not_understood)}"))
+    for note in found.notes:
+        console.print(Text(f"note: {note}"))
 
 
 def print_reach(console: Console, found: Reach) -> None:

@@ -151,6 +151,12 @@ class TargetRequest(Filters, Cut):
         description="Let the service read the sentence in its own words, if it has a rewriter; "
         "a note says what it was read as. A tuned prompt is never rewritten.",
     )
+    split: bool = Field(
+        default=True,
+        strict=True,
+        description="Read hard rules out of the sentence (`women over 45`, `not bought in the last "
+        "30 days`), if no `rules` are given; notes say which.",
+    )
 
     @field_validator("text")
     @classmethod

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 
 from feature_repo.errors import OpenFoundError
 from sdk.arrow import encode_audience, encode_embeddings, wants_arrow
+from sdk.planning import Plan, PlanRequest
 from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.settings import installed_version
 from sdk.types import (
@@ -65,6 +66,12 @@ def target(request: Request, asked: TargetRequest, targeting: Asked) -> Response
 def lookalike(request: Request, asked: LookalikeRequest, targeting: Asked) -> Response:
     """Pick the users who are most like the seeds."""
     return _audience(request, targeting.lookalike(asked))
+
+
+@read_routes.post("/plan", responses=errors(401, 404, 413, 422, 429, 500, 503), tags=["audiences"])
+def plan(asked: PlanRequest, targeting: Asked) -> Plan:
+    """How a sentence is understood: hard rules that filter, and the rest that ranks."""
+    return targeting.plan(asked)
 
 
 @read_routes.post(

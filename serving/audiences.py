@@ -51,12 +51,16 @@ class SavedAudiences:
         self._targeting = targeting
 
     def save(self, asked: SaveAudience, owner: str) -> SavedAudience:
-        """Run a plan on the live snapshot and keep it. Raises what targeting raises."""
-        found = self._targeting.target(asked.target)
-        notes = self._duplicates(asked.target, found)
+        """Run a plan on the live snapshot and keep it. Raises what targeting raises.
+
+        Rules that the sentence holds are kept as rules: a later run does not read it anew.
+        """
+        plan, told = self._targeting.halved(asked.target)
+        found = self._targeting.target(plan)
+        notes = [*told, *self._duplicates(plan, found)]
         saved = self.store.create(
-            name=asked.name, owner=owner, plan=_plan(asked.target), holdout=asked.holdout,
-            holdout_key=asked.holdout_key, run=_new_run(asked.target, found),
+            name=asked.name, owner=owner, plan=_plan(plan), holdout=asked.holdout,
+            holdout_key=asked.holdout_key, run=_new_run(plan, found),
         )  # fmt: skip
         self.store.note(owner, "save", saved.id, name=saved.name, size=saved.latest.size)
         return _wire(saved, notes)

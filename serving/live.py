@@ -34,6 +34,7 @@ from feature_repo.snapshots import SnapshotStore
 from feature_repo.store import FeatureStore
 from serving.calibrated import Calibrator
 from serving.nearest import Rows
+from serving.planning import Reader, demand_reader
 
 TOWERS: Final = {"fused": "alignment"}
 """The kinds that sentences are aligned with → the checkpoint that holds their text tower."""
@@ -80,6 +81,10 @@ class Opened:
     features: Features
     rules: RuleFilter
     calibrators: Mapping[str, Calibrator]  # empty if the snapshot carries no calibration
+    reader: Reader | None = None  # splits demands into rules and text
+
+
+ReaderOf = Callable[[Workspace, Manifest, RuleFilter, Mapping[str, Encoder]], Reader | None]
 
 
 def _uncalibrated(workspace: Workspace, manifest: Manifest) -> Mapping[str, Calibrator]:
@@ -94,6 +99,7 @@ class Opener:
     encoder: Callable[[Path], Encoder] = QueryEncoder.open
     features: Callable[[Workspace], Features] = FeatureStore
     calibrators: Callable[[Workspace, Manifest], Mapping[str, Calibrator]] = _uncalibrated
+    reader: ReaderOf = demand_reader
 
     def __call__(self, manifest: Manifest, before: Opened | None = None) -> Opened:
         """Open a snapshot; an encoder of the one ``before`` with the same weights is kept.
@@ -110,10 +116,11 @@ class Opener:
         # A store of its own: Feast caches its registry, which may predate this snapshot.
         rows = {kind: Rows(matrix) for kind, matrix in matrices.items()}
         users = next(iter(matrices.values())).users if matrices else pa.array([], pa.string())
+        rules = RuleFilter.open(manifest, users, self.workspace)
         return Opened(
-            manifest, encoders, matrices, rows, self.features(self.workspace),
-            RuleFilter.open(manifest, users, self.workspace),
+            manifest, encoders, matrices, rows, self.features(self.workspace), rules,
             self.calibrators(self.workspace, manifest),
+            self.reader(self.workspace, manifest, rules, encoders),
         )  # fmt: skip
 
     def _tower(self, manifest: Manifest, name: str, before: Opened | None) -> Encoder:

@@ -31,6 +31,7 @@ from feature_repo.errors import (
 )
 from feature_repo.manifest import Manifest
 from feature_repo.prompts import PromptStore
+from sdk.planning import Plan, PlanRequest
 from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.types import (
     Activation,
@@ -47,6 +48,7 @@ from serving.live import TOWERS, LiveSnapshot, Opened
 from serving.lookalike import lookalike_query_of, rows_of, without_seeds
 from serving.nearest import Nearest
 from serving.picked import Audience, answer
+from serving.planning import plan_of, split
 from serving.reach import reach
 from serving.selecting import (
     Calibrate,
@@ -132,7 +134,11 @@ class Targeting:
         """
         opened = opened or self.live.get()
         _check_aligned(opened.manifest, request.kind)
-        query = self._query(opened, request) if vector is None else Query(vector)
+        request, halves = self.halved(request, opened)
+        if vector is None or request.text is None and request.prompt is None:
+            query = self._query(opened, request)
+        else:
+            query = Query(vector)
         among = eligible(opened, request.kind, request, self._members)
         nearest = None if request.exact else self._nearest
         calibrate = _calibrate(opened, request, query)
@@ -142,7 +148,19 @@ class Targeting:
             nearest=nearest, calibrate=calibrate,
         )  # fmt: skip
         said = [_UNRANKED] if query is None else list(query.notes)
-        return answer(opened, request.kind, found, said, vector)
+        return answer(opened, request.kind, found, [*halves, *said], vector)
+
+    def halved(
+        self, request: TargetRequest, opened: Opened | None = None
+    ) -> tuple[TargetRequest, list[str]]:
+        """The request with the hard rules that its sentence holds, and notes that tell them."""
+        return split((opened or self.live.get()).reader, request)
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """How a sentence is understood: its hard rules, its soft rest, and what was not read."""
+        opened = self.live.get()
+        _check_aligned(opened.manifest, request.kind)
+        return plan_of(opened.reader, request.text)
 
     def lookalike(self, request: LookalikeRequest) -> Audience:
         """Pick the users most like the seeds; too few seeds fall back on the sentence, if any.

@@ -118,6 +118,11 @@ REACH = {
     "base_rate": 0.35, "useful_size": 4, "notes": ["n"],
 }  # fmt: skip
 
+PLAN = {
+    "demand": "cats, not bought in 9 days", "text": "cats", "rules": FOOD,
+    "rules_in_words": "not bought", "horizon_days": None, "not_understood": ["x"], "notes": [],
+}  # fmt: skip
+
 
 @pytest.fixture
 def fake() -> Fake:
@@ -127,6 +132,7 @@ def fake() -> Fake:
         "/v1/audiences/overlap": OVERLAP, "/v1/audiences/a1/export": b"user_id,score\n1,2\n",
         "/v1/audiences/a1/send": {"audience": "a1", "users": 2, "requests": 1, "attempts": 1},
         "/v1/reach": REACH,
+        "/v1/plan": PLAN,
         "/v1/lookalike": {**RUN, "users": [{"user_id": "4", "score": 0.5}], "notes": []},
         "/v1/audiences/a1/members": {**RUN, "users": [{"user_id": "4", "score": 0.5}]},
     }  # fmt: skip
@@ -142,6 +148,7 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
             client.save("Cats", "cats", holdout=0.1, rules=FOOD, share=0.2),
             client.get_audience("a1"), client.rerun("a1"), client.overlap(["a1", "a2"]),
             client.send("a1", "https://x.example/"), client.reach("cats", rules=FOOD),
+            client.plan("cats, not bought in 9 days"),
             client.lookalike(["1", "2"], text="cats", min_score=0.1).ids,
             client.members("a1", "holdout").ids,
             client.export("a1", tmp_path / "a.csv", format="csv").read_bytes(),
@@ -155,6 +162,7 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
                 await client.get_audience("a1"), await client.rerun("a1"),
                 await client.overlap(["a1", "a2"]), await client.send("a1", "https://x.example/"),
                 await client.reach("cats", rules=FOOD),
+                await client.plan("cats, not bought in 9 days"),
                 (await client.lookalike(["1", "2"], text="cats", min_score=0.1)).ids,
                 (await client.members("a1", "holdout")).ids,
                 (await client.export("a1", tmp_path / "b.csv", format="csv")).read_bytes(),
@@ -165,7 +173,7 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
     assert (method, path, body["holdout"]) == ("POST", "/v1/audiences", 0.1)
     assert body["target"]["share"] == 0.2 and "size" not in body["target"]
     assert body["target"]["rules"] == FOOD | {"rule": FOOD["rule"] | {"measure": "count"}}
-    assert first[7][1] == "/v1/audiences/a1/members?part=holdout"
+    assert first[8][1] == "/v1/audiences/a1/members?part=holdout"
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def test_target_over_arrow(service: Any) -> None:
         "exact": False,
         "kind": "fused",
         "rewrite": True,
+        "split": True,
     }
     assert sent["headers"]["Accept"].startswith("application/vnd.apache.arrow.stream")
     assert sent["headers"]["User-Agent"].startswith("openfound-sdk/")
@@ -73,7 +74,7 @@ def test_a_prompt_is_tuned_once_and_asked_with_in_place_of_a_sentence(service: A
     assert (by_prompt.text, by_id.text) == (SENTENCE, f"prompt {made.prompt}")
     tuned, asked, _ = (json.loads(one["body"]) for one in service.requests)
     assert tuned["negatives"] == ["4", "5", "6"]
-    rest = {"size": 2, "exact": False, "kind": "fused", "rewrite": True}
+    rest = {"size": 2, "exact": False, "kind": "fused", "rewrite": True, "split": True}
     assert asked == {"prompt": made.prompt, **rest}
 
 

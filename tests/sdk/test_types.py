@@ -39,6 +39,7 @@ def test_a_target_request_has_the_contract_s_defaults_and_strips_its_text() -> N
         "exact": False,
         "kind": "fused",
         "rewrite": True,
+        "split": True,
         "rules": None,
         "min_score": None,
         "min_probability": None,
