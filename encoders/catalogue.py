@@ -74,8 +74,12 @@ class Catalogue:
         return cls.of(Subject(*row) for row in zip(*columns, strict=True))
 
     def with_outcomes(self, counts: Mapping[str, int]) -> Catalogue:
-        """The catalogue with overall behaviours, each with how many samples showed it."""
-        outcomes = [Subject(OUTCOME, name, 0, "", count) for name, count in counts.items()]
+        """The catalogue with overall behaviours, each with how many samples showed it.
+
+        One that nobody showed was never learnt, and is no subject.
+        """
+        shown = {name: count for name, count in counts.items() if count}
+        outcomes = [Subject(OUTCOME, name, 0, "", count) for name, count in shown.items()]
         return Catalogue.of([*self.subjects, *outcomes])
 
     @classmethod

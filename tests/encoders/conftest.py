@@ -20,6 +20,7 @@ import torch
 
 from encoders import templates, text
 from encoders.alignment import AlignmentConfig
+from encoders.assortment import AssortmentConfig, AssortmentCounts
 from encoders.batch import Collate, History
 from encoders.behaviour import BehaviourConfig
 from encoders.checkpoint import CheckpointInfo
@@ -107,8 +108,10 @@ class World:
     def collate(
         self, *, windows: int = 4, rows: list[dict[str, Any]] | None = None, max_tokens: int = 12
     ) -> Collate:
+        history = self.history(rows)
+        terms = tuple(AssortmentCounts(history.terms()).terms)
         return Collate(
-            self.history(rows),
+            history,
             windows=windows,
             table=self.columns(),
             search_tokens=search_tokens,
@@ -116,6 +119,7 @@ class World:
             line_tokens=search_tokens,
             window_tokens=max_tokens,
             habit_windows=windows,
+            assortment=AssortmentConfig(windows=windows, terms=terms),
         )
 
 

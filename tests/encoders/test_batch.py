@@ -15,13 +15,14 @@ from encoders import batch as module
 from encoders.alignment import FoundModel
 from encoders.batch import Collate, History, UserBatch, example_batch
 
-PLAIN = [f.name for f in fields(UserBatch) if f.name not in ("bags", "window_text", "habits")]
+PARTS = ("window_text", "habits", "assortment")
+PLAIN = [f.name for f in fields(UserBatch) if f.name not in ("bags", *PARTS)]
 SOURCES = {"bill": "bills", "click": "clicks", "mini_program": "mini_programs"}
 
 
 def equal(a: UserBatch, b: UserBatch) -> bool:
     same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in PLAIN)
-    for part in ("window_text", "habits"):
+    for part in PARTS:
         one, other = getattr(a, part), getattr(b, part)
         same &= (one is None) == (other is None)
         if one is not None and other is not None:
@@ -261,7 +262,8 @@ def test_times_may_come_in_any_unit(world: Any, vector_of: Callable) -> None:
 def test_to_moves_every_tensor(world: Any) -> None:
     batch = world.collate()(np.arange(3)).to("meta")
     tensors = [getattr(batch, name) for name in PLAIN]
-    tensors += [*vars(batch.window_text).values(), *vars(batch.habits).values()]
+    for part in PARTS:
+        tensors += vars(getattr(batch, part)).values()
     for bag in batch.bags.values():
         tensors += [bag.ids, bag.offsets, bag.weights]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

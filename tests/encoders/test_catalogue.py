@@ -67,3 +67,10 @@ def test_a_checkpoint_keeps_its_catalogue_under_its_fingerprint(
     (tmp_path / "c" / FILE).write_text('[["purchase"]]')
     with pytest.raises(CheckpointError, match="catalogue.json is damaged"):
         checkpoint.read_catalogue(tmp_path / "c")
+
+
+def test_an_outcome_that_nobody_showed_is_no_subject() -> None:
+    catalogue = Catalogue.of([]).with_outcomes({"coupon": 3, "more": 0})
+    assert [subject.name for subject in catalogue.outcomes] == ["coupon"]
+    assert Catalogue.from_json(catalogue.to_json()) == catalogue
+    assert catalogue.headings == () and catalogue.outcomes[0].spoken == "use of coupons"
