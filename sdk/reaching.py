@@ -26,7 +26,7 @@ class LookalikeRequest(Filters, Cut):
     seeds: Annotated[list[UserId], AfterValidator(once_each)] = Field(
         min_length=1,
         max_length=MAX_USER_IDS,
-        description="Users to be alike; from 25 on they say more than most sentences.",
+        description="Users to be alike; with fewer than ten the sentence stands in for them.",
         examples=[["12", "99", "7"]],
     )
     text: Text | None = Field(

@@ -16,7 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from encoders.catalogue import Subject
 from encoders.checkpoint import fingerprint
+from encoders.demand import DemandParser
+from encoders.demand_subjects import Subjects
 from encoders.query import Query
 from feature_repo import durable, schema
 from feature_repo.facts import write_facts
@@ -29,6 +32,7 @@ from feature_repo.manifest import (
     view_name,
 )
 from feature_repo.matrix import Matrix
+from feature_repo.rule_filter import RuleFilter
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore, part_name
 from feature_repo.transforms import open_tables
@@ -90,6 +94,16 @@ def write_facts_of(staged: Path, as_of: datetime) -> FactsEntry:
         return write_facts(con, profiles, USERS, as_of, staged, f"snapshots/{staged.name}")
     finally:
         con.close()
+
+
+def shop_reader(
+    workspace: Workspace, manifest: Manifest, rules: RuleFilter, encoders: object
+) -> DemandParser | None:
+    """Reads demands in the words of the made-up shop."""
+    if manifest.facts is None:
+        return None
+    ground = Subjects([Subject("purchase", "CAT FOOD", 2, "PETS", 9)])
+    return DemandParser(rules.vocabulary, ground, as_of=manifest.as_of)
 
 
 class World:
@@ -158,6 +172,10 @@ class World:
         return LiveSnapshot(
             self.store, opener or Opener(self.workspace, HashEncoder, MatrixFeatures)
         )
+
+    def reading(self) -> LiveSnapshot:
+        """The same, with a reader of demands over the made-up shop's words."""
+        return self.live(Opener(self.workspace, HashEncoder, MatrixFeatures, reader=shop_reader))
 
     @staticmethod
     def _kind(staged: Path, snapshot_id: str, kind: str, seed: int, as_of: datetime) -> KindEntry:

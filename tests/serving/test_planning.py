@@ -8,9 +8,6 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from encoders.catalogue import Subject
-from encoders.demand import DemandParser
-from encoders.demand_subjects import Subjects
 from sdk.planning import PlanRequest
 from sdk.saved import SaveAudience
 from sdk.types import TargetRequest
@@ -18,7 +15,6 @@ from serving.api import create_app
 from serving.audience_store import AudienceStore
 from serving.audiences import SavedAudiences
 from serving.database import open_database
-from serving.live import Opener
 from serving.planning import NO_FACTS
 from serving.targeting import Targeting
 
@@ -26,18 +22,9 @@ SENTENCE = "will buy diapers next month, bought cat food in the last 10 days"
 BUYERS = {f"u{n}" for n in range(10)}
 
 
-def reader(workspace: Any, manifest: Any, rules: Any, encoders: Any) -> DemandParser | None:
-    if manifest.facts is None:
-        return None
-    ground = Subjects([Subject("purchase", "CAT FOOD", 2, "PETS", 9)])
-    return DemandParser(rules.vocabulary, ground, as_of=manifest.as_of)
-
-
 @pytest.fixture
 def targeting(world: Any) -> Targeting:
-    given = world.live()._opener
-    opener = Opener(world.workspace, given.encoder, given.features, reader=reader)
-    return Targeting(world.live(opener), None)
+    return Targeting(world.reading(), None)
 
 
 def test_the_hard_half_filters_and_the_soft_half_ranks(world: Any, targeting: Targeting) -> None:

@@ -27,7 +27,7 @@ GUIDE = Path(__file__).parents[2] / "docs/targeting.md"
 def url(world: Any) -> Iterator[str]:
     world.publish(1, live=True, facts=True)
     store = AudienceStore(world.workspace, open_database(world.workspace))
-    targeting = Targeting(world.live(), None, members=store.member_ids)
+    targeting = Targeting(world.reading(), None, members=store.member_ids)
     app = create_app(targeting, ApiKeys.parse("the-key"), SavedAudiences(targeting, store))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
@@ -55,6 +55,8 @@ def test_the_campaign_of_the_guide(
     assert set(names["audience"].ids) <= eligible and len(names["audience"]) == 15
     assert names["audience"].meta.eligible == len(eligible) == 22
     exported = [line.split(",")[0].strip('"') for line in (tmp_path / "cats.csv").open()][1:]
+    assert names["plan"].rules_in_words == "not (bought 'CAT FOOD' in the last 10 days)"
+    assert names["plan"].text == "will buy cat food"
     assert 0 < len(names["held_out"]) < 15
     assert sorted(exported + names["held_out"].ids) == sorted(names["audience"].ids)
     assert names["change"].jaccard == 1 and names["change"].warnings == []
