@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from encoders.demand_behaviour import BehaviourClauses
 from encoders.demand_clause import DENIALS
@@ -39,6 +40,7 @@ _LOOSE = frozenset(
 _AHEAD = word("the", "in", "within", "over", "during").many() >> word("next", "coming") >> span
 _BEFORE_NAMES = DENIALS | set("leave out but and in the of members".split())
 _MAX_RULES = 40
+_REMEMBERED = 1_024
 
 
 @dataclass
@@ -74,9 +76,13 @@ class DemandParser:
         self._profiles = ProfilePhrases(vocabulary)
         self._clauses = BehaviourClauses(list(vocabulary.subjects), ground, as_of)
         self._ground, self._known = ground, known
+        self._remembered = lru_cache(_REMEMBERED)(self._read)
 
     def read(self, demand: str) -> Plan:
-        """The plan of a demand, to be shown, edited and run."""
+        """The plan of a demand, to be shown, edited and run; the latest ones are remembered."""
+        return self._remembered(demand)
+
+    def _read(self, demand: str) -> Plan:
         text = cleaned(demand[:MAX_TEXT])
         said = tokens(text, known=self._known)
         draft, n, future = _Draft(), 0, False

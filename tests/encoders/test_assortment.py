@@ -1,9 +1,13 @@
 """The block beside the joint space: against a slow reference, and blind to every sentence."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from encoders.alignment import FoundModel
 from encoders.assortment import Assortment, AssortmentConfig, AssortmentCounts
 from encoders.lists import Lists
 
@@ -67,7 +71,7 @@ def random_lists(rng: np.random.Generator, users: int, texts: int) -> Lists:
 
 
 @pytest.fixture
-def world() -> tuple[AssortmentConfig, AssortmentCounts, np.ndarray]:
+def shoppers() -> tuple[AssortmentConfig, AssortmentCounts, np.ndarray]:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     texts = [f"line {i:02d}" for i in range(36)]
@@ -79,9 +83,9 @@ def world() -> tuple[AssortmentConfig, AssortmentCounts, np.ndarray]:
 
 
 def test_coordinates_are_those_of_tf_idf_and_truncated_svd(
-    world: tuple[AssortmentConfig, AssortmentCounts, np.ndarray],
+    shoppers: tuple[AssortmentConfig, AssortmentCounts, np.ndarray],
 ) -> None:
-    config, counts, rows_BW = world
+    config, counts, rows_BW = shoppers
     batch = counts(rows_BW)
     dense = np.zeros((300, len(config.terms)))
     dense[batch.owner, batch.terms] = torch.log1p(batch.counts)
@@ -101,9 +105,9 @@ def test_coordinates_are_those_of_tf_idf_and_truncated_svd(
 
 
 def test_a_user_depends_on_nobody_else_in_the_batch(
-    world: tuple[AssortmentConfig, AssortmentCounts, np.ndarray],
+    shoppers: tuple[AssortmentConfig, AssortmentCounts, np.ndarray],
 ) -> None:
-    config, counts, rows_BW = world
+    config, counts, rows_BW = shoppers
     assortment = Assortment(config)
     assortment.fit(counts(rows_BW))
     together = assortment(counts(rows_BW))
@@ -112,9 +116,9 @@ def test_a_user_depends_on_nobody_else_in_the_batch(
 
 
 def test_the_block_is_brought_to_the_size_of_the_joint_space(
-    world: tuple[AssortmentConfig, AssortmentCounts, np.ndarray],
+    shoppers: tuple[AssortmentConfig, AssortmentCounts, np.ndarray],
 ) -> None:
-    config, counts, rows_BW = world
+    config, counts, rows_BW = shoppers
     assortment = Assortment(config)
     batch = counts(rows_BW)
     assortment.fit(batch)
@@ -126,3 +130,30 @@ def test_the_block_is_brought_to_the_size_of_the_joint_space(
 def test_rare_terms_are_left_out_and_without_any_there_is_no_block() -> None:
     sources = {"bill": (lists(), TEXTS)}
     assert AssortmentConfig().fitted(sources, ROWS_BW) is None
+
+
+def test_no_sentence_reads_the_block_and_no_score_changes_by_it(
+    world: Any, tiny_config: Callable
+) -> None:
+    collate = world.collate()
+    counts = collate.assortment(np.arange(6))
+    block = AssortmentConfig(dim=3, windows=4, terms=tuple(f"t{n}" for n in range(40)))
+    model = FoundModel(tiny_config(assortment=block)).eval()
+    assert model.assortment is not None
+    torch.nn.init.normal_(model.assortment.axes_VK)
+    torch.nn.init.ones_(model.assortment.rarity_V)
+    batch = collate(np.arange(6))
+    assert counts is not None and int(counts.terms.max()) < 40
+    with torch.no_grad():
+        joint_BJ = model.joint(model.modalities(batch), batch)
+        fused_BD = model(batch)
+        query_SD = model.encode_text(["bread", "will buy cheese"])
+    J = joint_BJ.shape[1]
+    assert fused_BD.shape[1] == query_SD.shape[1] == model.dim == J + 3
+    assert fused_BD[:, J:].abs().max() > 0 and not query_SD[:, J:].any()
+    torch.testing.assert_close(fused_BD @ query_SD.T, joint_BJ @ query_SD[:, :J].T)
+
+
+def test_a_cosine_would_read_the_block(tiny_config: Callable) -> None:
+    with pytest.raises(ValueError, match="assortment"):
+        tiny_config(similarity="cosine", assortment=AssortmentConfig())
