@@ -10,7 +10,7 @@ Shapes: B users, S sentences, J width of the joint space, D of the fused vector,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from encoders.assortment import Assortment, AssortmentConfig
 from encoders.batch import UserBatch
 from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
+from encoders.feedback import Feedback, FeedbackConfig
 from encoders.fusion import Concatenation, Fusion
 from encoders.habits import HabitConfig, HabitEncoder
 from encoders.layers import ResidualMlp
@@ -31,6 +32,7 @@ from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import TextConfig, TextTower
 
 _ORDER_WEIGHT = 0.2  # of the order of users against the fit of each pair
+_TOGETHER = 64  # sentences in one pass
 
 MODALITIES = ("behaviour", "tabular", "search")
 
@@ -51,6 +53,7 @@ class AlignmentConfig:
     dropout: float = 0.1
     habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
     assortment: AssortmentConfig | None = None  # a second block of the fused vector
+    feedback: FeedbackConfig | None = None  # of the past, on sentences about its subjects
     objective: Literal["infonce", "intents"] = "infonce"
     similarity: Literal["dot", "cosine"] = "dot"
     temperature: float = 0.07  # of eq. 15, which has none (1)
@@ -61,7 +64,7 @@ class AlignmentConfig:
         for name, kind in (
             ("behaviour", BehaviourConfig), ("tabular", TabularConfig),
             ("search", SearchConfig), ("text", TextConfig), ("habits", HabitConfig),
-            ("assortment", AssortmentConfig),
+            ("assortment", AssortmentConfig), ("feedback", FeedbackConfig),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, dict):  # read back from JSON
@@ -77,6 +80,8 @@ class AlignmentConfig:
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
         if self.assortment is not None and self.similarity == "cosine":
             raise ValueError("assortment: needs similarity='dot', a cosine would read it")
+        if self.feedback is not None and self.similarity == "cosine":
+            raise ValueError("feedback: needs similarity='dot', its scores are sums of two")
         if self.fusion not in ("attention", "concatenation"):
             raise ValueError(f"fusion must be 'attention' or 'concatenation', got {self.fusion!r}")
         if self.behaviour is None and self.tabular is None and self.search is None:
@@ -85,6 +90,10 @@ class AlignmentConfig:
             raise ValueError(
                 f"windows={self.windows} must be at most behaviour.windows={self.behaviour.windows}"
             )
+
+
+def _feedback(config: AlignmentConfig) -> Feedback | None:
+    return None if config.feedback is None else Feedback(config.feedback, config.text.dim)
 
 
 class FoundModel(nn.Module):
@@ -116,6 +125,7 @@ class FoundModel(nn.Module):
         self.habits = None if config.habits is None else HabitEncoder(config.habits)
         self.assortment = None if config.assortment is None else Assortment(config.assortment)
         self.text = TextTower(config.text)
+        self.feedback = _feedback(config)
         if config.objective == "intents":
             width = self.text.whiten.mean_E.shape[0]
             self.base_rate = nn.Linear(width, 1)  # log-odds of a sentence, from its words
@@ -211,7 +221,26 @@ class FoundModel(nn.Module):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Query vectors: the score of a user is the inner product with the user's vector."""
-        return self.sentences(self.text.tokenize(texts))
+        query_SD = self.sentences(self.text.tokenize(texts))
+        if self.feedback is not None:
+            query_SD[:, : self.config.text.dim] += self.feedback(texts)
+        return query_SD
+
+    @torch.no_grad()
+    def learn_from_past(
+        self, config: FeedbackConfig, users_UJ: Tensor, counts_US: Tensor, trained_S: Tensor
+    ) -> None:
+        """Give ``config.sentences`` feedback, once the joint space is trained."""
+        self.config = replace(self.config, feedback=None)
+        self.feedback = None
+        parts = [config.sentences[n : n + _TOGETHER]
+                 for n in range(0, len(config.sentences), _TOGETHER)]  # fmt: skip
+        words_SJ = torch.cat([self.encode_text(part).cpu() for part in parts])
+        self.config = replace(self.config, feedback=config)
+        self.feedback = _feedback(self.config)
+        assert self.feedback is not None
+        width = self.config.text.dim
+        self.feedback.fit(users_UJ, counts_US, words_SJ[:, :width], trained_S)
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE (eq. 15), or the fit and the order of intents, over all workers' pairs."""

@@ -140,6 +140,7 @@ class History:
             )
 
         self.habits: Lists | None = None
+        self.habit_names: list[tuple[str, str]] = []  # kind and subject
         self.habit_sentences: list[str] = []
         self.habits_VE = np.zeros((0, self.lines_VE.shape[-1]), np.float32)
         if habits is not None:
@@ -155,6 +156,7 @@ class History:
             subjects = sorted(distinct(table[column]))
             lists = compressed(table[column], table[f"{column}_counts"], subjects)
             parts.append(replace(lists, ids=lists.ids + len(sentences)))
+            self.habit_names += [(kind, subject) for subject in subjects]
             sentences += [habit_sentence(kind, subject) for subject in subjects]
         if sentences:
             self.habits = merged(parts)

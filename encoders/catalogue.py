@@ -52,7 +52,7 @@ class Subject:
         """
         if self.kind == OUTCOME:
             return templates.outcome_sentence(self.name, horizon_days=horizon_days)
-        return templates.sentence(self.kind, [self.name], horizon_days=horizon_days, wording=1)
+        return templates.plain_sentence(self.kind, self.name, horizon_days=horizon_days)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class OutcomeTable:
     """
 
     def __init__(self, outcomes: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
+        self.user_ids, self.cutoffs_us = user_ids, cutoffs_us
         pairs = outcomes.select(["outcome", "horizon_days"]).group_by(
             ["outcome", "horizon_days"]
         ).aggregate([]).to_pylist()  # fmt: skip

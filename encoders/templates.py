@@ -146,7 +146,16 @@ def habit_sentence(kind: str, subject: str) -> str:
     >>> habit_sentence("purchase", "CHEESE")
     'will buy cheese in the next four weeks'
     """
-    return sentence(kind, [subject], horizon_days=28, wording=1)
+    return plain_sentence(kind, subject, horizon_days=28)
+
+
+def plain_sentence(kind: str, subject: str, *, horizon_days: int) -> str:
+    """The sentence about one subject that training says most plainly.
+
+    >>> plain_sentence("click", "CHEESE", horizon_days=14)
+    'will click cheese in the next two weeks'
+    """
+    return sentence(kind, [subject], horizon_days=horizon_days, wording=1)
 
 
 def list_items(subjects: Sequence[str], max_items: int = MAX_ITEMS) -> str:

@@ -32,7 +32,7 @@ from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import MINILM, LineEncoder, load_language_model
 from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
-from ray_jobs import frames, pretext
+from ray_jobs import feedback, frames, pretext
 from ray_jobs.facts import selected
 from ray_jobs.presets import Preset
 
@@ -168,6 +168,8 @@ def _alignment(
         device = next(model.parameters()).device
         model.eval()
         model.match_assortment(collate_for(model, history)(some).to(device))
+        if preset.feedback is not None and model.habits is not None:
+            feedback.fit(model, collate, preset, facts, outcomes, latest_rows(history, rows))
 
     catalogue = Catalogue.from_table(tables["catalogue"])
     if outcomes is not None:
@@ -254,8 +256,7 @@ def _fresh_model(
     # What whitening is fitted on: the language model's vectors of all that is asked or counted,
     # said plainly. A subject that is never asked for in training still has its own direction.
     plain = [
-        templates.sentence(kind, [subject], horizon_days=preset.horizon_days, wording=1)
-        for kind, subject in facts.names
+        templates.plain_sentence(*name, horizon_days=preset.horizon_days) for name in facts.names
     ]
     if outcomes is not None:
         plain += [templates.outcome_sentence(name, horizon_days=d) for name, d in outcomes.names]

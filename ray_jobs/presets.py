@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 from encoders.alignment import MODALITIES
 from encoders.assortment import AssortmentConfig
 from encoders.behaviour import BehaviourConfig
+from encoders.feedback import FeedbackConfig
 from encoders.habits import HabitConfig
 from encoders.search import SearchConfig
 from encoders.shopper_bert import ShopperBertConfig
@@ -84,6 +85,7 @@ class Preset:
     text_period: Literal["future", "same"] = "future"  # same: the horizon before the cut-off
     habits: HabitConfig | None = None  # aggregates that are read through their text
     assortment: AssortmentConfig | None = None  # beside the joint space; no sentence reads it
+    feedback: FeedbackConfig | None = None  # of the past, on sentences about its subjects
     objective: Literal["infonce", "intents"] = "infonce"  # of alignment
     outcome_weight: float = 0.0  # of sentences about overall behaviour; 0 leaves them out
     fact_levels: int | None = None  # coarsest taxonomy levels that sentences are made of
@@ -140,6 +142,7 @@ def best() -> Preset:
         text=TextConfig(dim=384, projection="near_identity", rank=64, shrink=0.03),
         habits=HabitConfig(),
         assortment=AssortmentConfig(),
+        feedback=FeedbackConfig(),
         objective="intents",
         outcome_weight=8.0,
         fact_levels=2,

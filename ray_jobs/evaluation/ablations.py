@@ -49,6 +49,7 @@ VARIANTS = (
     Variant("w/o attention-based fusion", {"fusion": "concatenation"}),
     Variant("w/o hand-made aggregates", {"aggregates": False}),
     Variant("w/o assortment", {"assortment": None}),
+    Variant("w/o feedback of the past", {"feedback": None}),
     Variant("w/o forecast (eq. 6)", {"objectives": ("cycle", "mlm", "rtd", "search")}),
     Variant("w/o cyclic regularisation (eq. 7)", {"objectives": ("forecast", "mlm", "rtd",
                                                                  "search")}),
@@ -58,7 +59,8 @@ VARIANTS = (
     Variant("one stage instead of two", {"two_stage": False}),
     Variant("text of the same period", {"text_period": "same"}),
     Variant("one cut-off per user", {"num_cutoffs": 1}),
-    Variant("cosine instead of inner product", {"similarity": "cosine", "assortment": None}),
+    Variant("cosine instead of inner product", {"similarity": "cosine", "assortment": None,
+                                                "feedback": None}),
     Variant("language model tuned in the last steps", {"tuned_steps": 24}),
 )  # fmt: skip
 """Table 5 and beyond. A variant that equals ``full``, as by a modality that the data

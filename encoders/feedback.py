@@ -1,0 +1,121 @@
+"""Relevance feedback: whoever did it before teaches a subject's sentence what to look for.
+
+A sentence's vector comes from its words. Who bought cheese in the past is known as well, and a
+ridge regression of these counts on all users' vectors is a direction of the same space, in which
+whatever the vectors hold speaks for cheese: other habits, the sequence, the profile. No future is
+looked at. A subject's query is its sentence's vector and ``weight`` times that direction, each as
+large in the scores of the population and together as large as the sentence's alone: scores keep
+their scale. Where no training sentence was about the subject its words mostly add noise, for it
+never learnt what not to be taken for, and the direction speaks alone.
+
+Only sentences in the templates' own words are answered so; demands in other words get there by
+being read as such sentences (``encoders.grounding``). Not from FOUND. The idea is Rocchio's (1971),
+with a regression in place of the mean of the relevant ones.
+
+Shapes: U users, S subjects, J width of the joint space, n texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.lists import Lists
+
+
+@dataclass(frozen=True)
+class FeedbackConfig:
+    """How much the past says; chosen in docs/decisions/best-preset.md."""
+
+    ridge: float = 1.0  # against the mean variance of the users' coordinates
+    weight: float = 1.5  # of the direction against the sentence's own vector
+    windows: int = 52  # weeks that are counted
+    least: int = 20  # users who did it, below which nothing is learnt of a subject
+    most: int = 1_000  # subjects; the most frequent are kept
+    sentences: tuple[str, ...] = ()  # that have feedback, once fitted
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentences", tuple(self.sentences))  # a list when read from JSON
+
+
+class Feedback(nn.Module):
+    """Sentences about known subjects → what is added to their vectors."""
+
+    def __init__(self, config: FeedbackConfig, width: int):
+        super().__init__()
+        self.config = config
+        self._place = {sentence: place for place, sentence in enumerate(config.sentences)}
+        self.shift_SJ: Tensor
+        self.register_buffer("shift_SJ", torch.zeros(len(config.sentences), width))
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """What the past adds to each text's vector, [n, J]; 0 for all but known sentences."""
+        added_nJ = self.shift_SJ.new_zeros(len(texts), self.shift_SJ.shape[1])
+        for row, text in enumerate(texts):
+            if (place := self._place.get(text)) is not None:
+                added_nJ[row] = self.shift_SJ[place]
+        return added_nJ
+
+    @torch.no_grad()
+    def fit(
+        self, users_UJ: Tensor, counts_US: Tensor, sentences_SJ: Tensor, trained_S: Tensor
+    ) -> None:
+        """Learn the shifts, once, from the population's vectors and its past.
+
+        Args:
+            counts_US: how often each user did it, or a growing function of that.
+            sentences_SJ: the sentences' own vectors.
+            trained_S: bool, whether a training sentence was about the subject.
+        """
+        centred_UJ = (users_UJ - users_UJ.mean(0)).double()
+        covariance_JJ = centred_UJ.T @ centred_UJ / len(centred_UJ)
+        size = covariance_JJ.diagonal().mean().clamp(min=1e-12)
+        ridge_JJ = self.config.ridge * size * torch.eye(len(covariance_JJ), dtype=torch.double)
+        past_JS = centred_UJ.T @ counts_US.double() / len(centred_UJ)
+        direction_SJ = torch.linalg.solve(covariance_JJ + ridge_JJ.to(past_JS), past_JS).T
+
+        def spread(queries_SJ: Tensor) -> Tensor:
+            """Standard deviation of a query's scores over the population, [S, 1]."""
+            variance_S = ((queries_SJ @ covariance_JJ) * queries_SJ).sum(1)
+            return variance_S.clamp(min=1e-24).sqrt().unsqueeze(1)
+
+        words_SJ = sentences_SJ.double()
+        of_words_S1, of_past_S1 = spread(words_SJ), spread(direction_SJ)
+        answer_SJ = words_SJ / of_words_S1 * trained_S.unsqueeze(1)
+        answer_SJ = answer_SJ + self.config.weight * direction_SJ / of_past_S1
+        usual = of_words_S1[trained_S if trained_S.any() else ~trained_S].median()
+        size_S1 = torch.where(trained_S.unsqueeze(1), of_words_S1, usual)
+        self.shift_SJ.copy_(answer_SJ * size_S1 / spread(answer_SJ) - words_SJ)
+
+
+def past(
+    lists: Lists, subjects: Sequence[str], rows_BW: np.ndarray, config: FeedbackConfig
+) -> tuple[tuple[str, ...], Tensor]:
+    """The subjects that enough users did, and the logarithms of how often each user did them.
+
+    Args:
+        lists: weekly rows of subjects, whose ids are places in ``subjects``.
+        rows_BW: rows of each user's ``config.windows`` latest weeks, one user each (B = U).
+
+    Returns:
+        subjects in order, and float32 [U, S].
+    """
+    U, W = rows_BW.shape
+    ids, _, weights, length_BW = lists.cut(rows_BW)
+    owner = np.repeat(np.arange(U * W), length_BW.reshape(-1)) // W
+    pairs, where = np.unique(owner * len(subjects) + ids, return_inverse=True)
+    counts = np.bincount(where, weights, len(pairs))
+    owner, ids = np.divmod(pairs, max(len(subjects), 1))
+    users_V = np.bincount(ids, minlength=len(subjects))
+    kept = np.argsort(-users_V, kind="stable")[: config.most]
+    kept = np.sort(kept[users_V[kept] >= config.least])
+    place_V = np.full(len(subjects), -1)
+    place_V[kept] = np.arange(len(kept))
+    known = place_V[ids] >= 0
+    counts_US = np.zeros((U, len(kept)), np.float32)
+    counts_US[owner[known], place_V[ids[known]]] = np.log1p(counts[known])
+    return tuple(subjects[v] for v in kept), torch.from_numpy(counts_US)
