@@ -153,7 +153,7 @@ def plain_sentence(kind: str, subject: str, *, horizon_days: int) -> str:
     """The sentence about one subject that training says most plainly.
 
     >>> plain_sentence("click", "CHEESE", horizon_days=14)
-    'will click cheese in the next two weeks'
+    'will click on cheese in the next two weeks'
     """
     return sentence(kind, [subject], horizon_days=horizon_days, wording=1)
 
