@@ -50,15 +50,24 @@ class Feedback(nn.Module):
         self.config = config
         self._place = {sentence: place for place, sentence in enumerate(config.sentences)}
         self.shift_SJ: Tensor
+        self.level_S: Tensor
         self.register_buffer("shift_SJ", torch.zeros(len(config.sentences), width))
+        self.register_buffer("level_S", torch.zeros(len(config.sentences)))
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """What the past adds to each text's vector, [n, J]; 0 for all but known sentences."""
-        added_nJ = self.shift_SJ.new_zeros(len(texts), self.shift_SJ.shape[1])
+        return self._of(texts, self.shift_SJ)
+
+    def level(self, texts: Sequence[str]) -> Tensor:
+        """What the mean score of all users lost by that, [n]: a probability has to give it back."""
+        return self._of(texts, self.level_S)
+
+    def _of(self, texts: Sequence[str], values: Tensor) -> Tensor:
+        found = values.new_zeros(len(texts), *values.shape[1:])
         for row, text in enumerate(texts):
             if (place := self._place.get(text)) is not None:
-                added_nJ[row] = self.shift_SJ[place]
-        return added_nJ
+                found[row] = values[place]
+        return found
 
     @torch.no_grad()
     def fit(
@@ -90,6 +99,7 @@ class Feedback(nn.Module):
         usual = of_words_S1[trained_S if trained_S.any() else ~trained_S].median()
         size_S1 = torch.where(trained_S.unsqueeze(1), of_words_S1, usual)
         self.shift_SJ.copy_(answer_SJ * size_S1 / spread(answer_SJ) - words_SJ)
+        self.level_S.copy_(-self.shift_SJ @ users_UJ.mean(0))
 
 
 def past(

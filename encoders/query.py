@@ -65,9 +65,13 @@ class QueryEncoder:
         """The model's own log-odds of a user who scores 0, float32 [n]; None if it learnt none."""
         if getattr(self._model, "base_rate", None) is None:
             return None
+        feedback = self._model.feedback
         with torch.inference_mode():
             read = [self._model.text.read(self._model.text.tokenize([text])) for text in texts]
-            return np.asarray(self._model.base_rate(torch.cat(read)).squeeze(-1))
+            base_n = self._model.base_rate(torch.cat(read)).squeeze(-1)
+            if feedback is not None:
+                base_n = base_n + self.scale * feedback.level(texts)
+            return np.asarray(base_n)
 
     @property
     def nearest(self) -> Callable[[str], tuple[Subject, float] | None] | None:

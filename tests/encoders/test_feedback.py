@@ -73,6 +73,15 @@ def test_scores_keep_their_spread(population: Population) -> None:
     assert mixed[3].item() == pytest.approx(own[:3].median().item(), rel=1e-3)
 
 
+def test_the_level_that_scores_lose_is_known(population: Population) -> None:
+    users_UJ, habits_US, words_SJ = population
+    feedback = Feedback(FeedbackConfig(sentences=tuple("abcd")), WIDTH)
+    feedback.fit(users_UJ, habits_US, words_SJ, torch.tensor([True, True, True, False]))
+    scores_US = users_UJ @ (words_SJ + feedback("abcd")).T + feedback.level("abcd")
+    torch.testing.assert_close(scores_US.mean(0), (users_UJ @ words_SJ.T).mean(0))
+    assert feedback.level(["e"]).tolist() == [0.0]
+
+
 def test_other_sentences_are_left_alone(population: Population) -> None:
     feedback = Feedback(FeedbackConfig(sentences=("a",)), WIDTH)
     feedback.shift_SJ.fill_(1.0)

@@ -175,7 +175,8 @@ def test_a_warm_start_weeks_later_keeps_the_meaning_of_the_columns(
     start = copy.checkpoint(stage)
     record = copy.train(stage, preset="still", from_=[str(start)], as_of=later)
     # The assortment's size and the past's feedback are the later users': measured, not learnt.
-    measured = ["assortment.scale", "feedback.shift_SJ"] if stage == "alignment" else []
+    measured = ["assortment.scale", "feedback.level_S", "feedback.shift_SJ"]
+    measured = measured if stage == "alignment" else []
     assert differing(weights(made(copy, record)), weights(start)) == measured
     before, after = (checkpoint.read_info(each).config for each in (start, made(copy, record)))
     columns = [c if stage == "tabular" else c["tabular"] for c in (before, after)]
