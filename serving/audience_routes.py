@@ -25,7 +25,7 @@ from sdk.saved import (
 from sdk.types import TargetResponse
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
-from serving.auth import Caller, admin, caller, reader
+from serving.auth import Who, needs
 from serving.exports import MEDIA_TYPES, SUFFIXES, export
 from serving.webhook import Webhook
 
@@ -41,13 +41,15 @@ def _webhook(request: Request) -> Webhook:
 
 
 Saved = Annotated[SavedAudiences, Depends(_audiences)]
-Who = Annotated[Caller, Depends(caller)]
 AudienceId = Annotated[str, Path(max_length=128, description="Id of the audience.")]
-_USUAL: Final = (401, 404, 422, 429, 500, 503)
+_USUAL: Final = (401, 403, 404, 422, 429, 500, 503)
 _CHANGE: Final = (401, 403, 404, 409, 413, 422, 429, 500, 503)
 
-routes = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(reader)])
-changes = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(admin)])
+routes = APIRouter(
+    prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("read", "target"))]
+)
+changes = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("target"))])
+exports = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("export"))])
 
 
 @changes.post("/audiences", status_code=201, responses=errors(*_CHANGE))
@@ -68,7 +70,7 @@ def list_audiences(
     return audiences.page(limit, after)
 
 
-@routes.post("/audiences/overlap", responses=errors(401, 404, 413, 422, 429, 500, 503))
+@routes.post("/audiences/overlap", responses=errors(401, 403, 404, 413, 422, 429, 500, 503))
 def overlap(asked: OverlapRequest, audiences: Saved) -> Overlap:
     """How many members saved audiences share, pair by pair."""
     return audiences.overlap(asked.ids)
@@ -114,7 +116,7 @@ def delete_audience(audience: AudienceId, audiences: Saved, who: Who) -> Deleted
     return Deleted(id=audience)
 
 
-@routes.get(
+@exports.get(
     "/audiences/{audience}/export",
     response_class=Response,
     responses={
@@ -146,7 +148,7 @@ def export_audience(
     return StreamingResponse(pieces, media_type=MEDIA_TYPES[format], headers=disposition)
 
 
-@changes.post(
+@exports.post(
     "/audiences/{audience}/send",
     responses=errors(401, 403, 404, 413, 422, 429, 500, 502, 503),
 )
