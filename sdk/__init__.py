@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
 
+from sdk.access import AuditLine, AuditPage, KeyInfo, KeyList, NewKey
 from sdk.audience import Audience, Embeddings, Member
 from sdk.client import AsyncClient, Client
 from sdk.errors import (
@@ -68,6 +69,8 @@ __all__ = [
     "Audience",
     "AudienceChange",
     "AudiencePage",
+    "AuditLine",
+    "AuditPage",
     "AuthenticationError",
     "Client",
     "ConnectionFailed",
@@ -78,7 +81,10 @@ __all__ = [
     "InvalidRequest",
     "JobFailed",
     "JobInfo",
+    "KeyInfo",
+    "KeyList",
     "Member",
+    "NewKey",
     "NotFound",
     "OpenFoundError",
     "Overlap",

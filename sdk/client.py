@@ -21,6 +21,7 @@ import tenacity
 
 from sdk import calls
 from sdk.audience import Audience, Embeddings
+from sdk.client_access import AccessMethods, AsyncAccessMethods
 from sdk.client_audiences import AsyncAudienceMethods, AudienceMethods
 from sdk.errors import RateLimited, Unavailable
 from sdk.selection import Choosing
@@ -35,7 +36,7 @@ CONNECT_RETRIES: Final = 2
 Answer = TypeVar("Answer")
 
 
-class Client(AudienceMethods):
+class Client(AudienceMethods, AccessMethods):
     """Talks to one OpenFound service; safe to share between threads.
 
     >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -157,7 +158,7 @@ class Client(AudienceMethods):
         return call.answer(response)
 
 
-class AsyncClient(AsyncAudienceMethods):
+class AsyncClient(AsyncAudienceMethods, AsyncAccessMethods):
     """``Client`` for asyncio: the same methods, awaited."""
 
     def __init__(
