@@ -31,7 +31,7 @@ from sdk.types import (
     TargetRequest,
     TargetResponse,
 )
-from serving import access_routes, audience_routes
+from serving import access_routes, audience_routes, reference
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
 from serving.audit import AuditLog
@@ -40,6 +40,7 @@ from serving.key_ring import KeyRing
 from serving.keys import KeyStore
 from serving.picked import Audience
 from serving.problems import add_handlers
+from serving.rates import Rates
 from serving.targeting import Targeting
 from serving.webhook import Webhook
 
@@ -160,6 +161,7 @@ def create_app(
     webhook: Webhook | None = None,
     *,
     kept_keys: KeyStore | None = None,
+    rates: Rates | None = None,
 ) -> FastAPI:
     """The application around ``targeting``. Without ``keys`` everybody may do everything.
 
@@ -167,16 +169,18 @@ def create_app(
         audiences: saved ones; without them there are no routes about any, and no audit log.
         webhook: where they can be sent; by default as the environment says.
         kept_keys: keys of the database; without them only those of the environment are known.
+        rates: how often a key may ask; by default as the environment says.
     """
     app = FastAPI(
         title="OpenFound",
         version=installed_version(),
         description="User embeddings, and audiences from one sentence.",
-        redoc_url=None,
+        openapi_url=None,  # serving.reference has it, behind a key and without a CDN
     )
-    app.state.targeting = targeting
+    app.state.targeting, app.state.rates = targeting, rates or Rates.from_env()
     app.state.ring = None if keys is None else KeyRing(keys, kept_keys)
     app.state.audit = None if audiences is None else audiences.store.log
+    app.include_router(reference.routes)
     for routes in (open_routes, any_routes, read_routes, ask_routes, keep_routes, admin_routes):
         app.include_router(routes)
     if audiences is not None:

@@ -29,6 +29,7 @@ from sdk.access import SCOPES, Scope
 
 if TYPE_CHECKING:
     from serving.key_ring import KeyRing
+    from serving.rates import Rates
 
 KEYS_VARIABLE: Final = "OPENFOUND_API_KEYS"
 
@@ -119,7 +120,14 @@ async def principal(request: Request, credentials: Credentials) -> Principal:
     found = principal_of(credentials.credentials, request.app.state)
     if found is None:
         raise unauthorized("The API key is unknown, expired or revoked.")
+    await admit(request, found)
     return found
+
+
+async def admit(request: Request, who: Principal) -> None:
+    """Count a request of ``who``; raises 429 if it is one too many."""
+    rates: Rates = request.app.state.rates
+    await rates.admit(who)
 
 
 Who = Annotated[Principal, Depends(principal)]

@@ -17,9 +17,10 @@ from ray.serve.config import BackpressureConfig
 
 from encoders.rewriting import DEFAULT, Choice
 from feature_repo.errors import NoLiveSnapshot, OpenFoundError, VectorsUnavailable
-from feature_repo.settings import Workspace, milvus_uri
+from feature_repo.settings import Workspace, milvus_uri, redis_url
 from sdk.access import Scope
 from serving.auth import ApiKeys
+from serving.rates import DEFAULT_RATE, Rates
 
 # Imported where they are used: torch and Feast take ten seconds, which the process that only
 # deploys need not spend.
@@ -49,6 +50,7 @@ class Replica:
         digests: digest → scopes of the environment's keys, or None: anybody may do anything.
         vectors_uri: a Milvus to use, or None: the environment's there, or the workspace's own.
         rewriter, endpoint: who reads demands, and where the endpoint is if that is who.
+        rate: how often a key may ask.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Replica:
         vectors_uri: str | None,
         rewriter: Choice = DEFAULT,
         endpoint: EndpointSettings | None = None,
+        rate: str = DEFAULT_RATE,
     ) -> None:
         import torch
 
@@ -79,7 +82,7 @@ class Replica:
             place, vectors_uri, _make_rewriter(rewriter, place, endpoint), store.member_ids
         )
         self._keys = None if digests is None else ApiKeys(digests)
-        self._kept_keys = KeyStore(engine)
+        self._kept_keys, self._rates = KeyStore(engine), Rates(rate, redis_url())
         self._audiences = SavedAudiences(self._targeting, store)
         _warm_up(self._targeting)
 
