@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 
 from sdk.access import AuditPage, CreateKey, KeyInfo, KeyList, NewKey, RotateKey
 from serving.answers import errors
 from serving.audit import AuditLog
-from serving.auth import Who, needs
+from serving.auth import Who, guarded
 from serving.key_ring import KeyRing
 from serving.keys import KeyStore
 
@@ -36,7 +36,7 @@ Log = Annotated[AuditLog, Depends(_log)]
 KeyId = Annotated[str, Path(max_length=128, description="Id of the key.")]
 _ERRORS: Final = (401, 403, 404, 413, 422, 429, 500, 503)
 
-routes = APIRouter(prefix="/v1", tags=["access"], dependencies=[Depends(needs("admin"))])
+routes = guarded("admin", tag="access")
 
 
 @routes.post("/keys", status_code=201, responses=errors(*_ERRORS))

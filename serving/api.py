@@ -35,7 +35,7 @@ from serving import access_routes, audience_routes, reference
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
 from serving.audit import AuditLog
-from serving.auth import ApiKeys, Principal, Who, needs, principal
+from serving.auth import ApiKeys, Principal, Who, guarded
 from serving.key_ring import KeyRing
 from serving.keys import KeyStore
 from serving.picked import Audience
@@ -58,11 +58,8 @@ SHOWN_TEXT: Final = 300
 _LARGE: Final = {200: ARROW, **errors(401, 403, 404, 409, 413, 422, 429, 500, 503)}
 
 open_routes = APIRouter()
-any_routes = APIRouter(prefix="/v1", dependencies=[Depends(principal)])
-read_routes = APIRouter(prefix="/v1", dependencies=[Depends(needs("read"))])
-ask_routes = APIRouter(prefix="/v1", dependencies=[Depends(needs("read", "target"))])
-keep_routes = APIRouter(prefix="/v1", dependencies=[Depends(needs("target"))])
-admin_routes = APIRouter(prefix="/v1", dependencies=[Depends(needs("admin"))])
+any_routes, admin_routes = guarded(), guarded("admin")
+read_routes, ask_routes, keep_routes = guarded("read"), guarded("read", "target"), guarded("target")
 
 
 @ask_routes.post("/target", response_model=TargetResponse, responses=_LARGE, tags=["audiences"])

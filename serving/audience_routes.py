@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from sdk.arrow import encode_audience, wants_arrow
@@ -25,7 +25,7 @@ from sdk.saved import (
 from sdk.types import TargetResponse
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
-from serving.auth import Who, needs
+from serving.auth import Who, guarded
 from serving.exports import MEDIA_TYPES, SUFFIXES, export
 from serving.webhook import Webhook
 
@@ -45,11 +45,9 @@ AudienceId = Annotated[str, Path(max_length=128, description="Id of the audience
 _USUAL: Final = (401, 403, 404, 422, 429, 500, 503)
 _CHANGE: Final = (401, 403, 404, 409, 413, 422, 429, 500, 503)
 
-routes = APIRouter(
-    prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("read", "target"))]
-)
-changes = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("target"))])
-exports = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("export"))])
+routes = guarded("read", "target", tag="audiences")
+changes = guarded("target", tag="audiences")
+exports = guarded("export", tag="audiences")
 
 
 @changes.post("/audiences", status_code=201, responses=errors(*_CHANGE))

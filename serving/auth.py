@@ -1,6 +1,6 @@
 """Who asks, and what they may do: one :class:`Principal` per request.
 
-    routes = APIRouter(dependencies=[Depends(needs("target"))])
+    routes = guarded("target")                   # or dependencies=[Depends(needs("target"))]
     def route(who: Who) -> …                     # the principal itself
     principal_of(key, request.app.state)         # the same, from a key that came another way
 
@@ -16,12 +16,14 @@ bits; ``openssl rand -hex 32``): a plain digest protects no others, and needs no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from feature_repo.errors import InputError
@@ -110,6 +112,9 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 async def principal(request: Request, credentials: Credentials) -> Principal:
     """The principal of a request: a dependency of every route that needs a key."""
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is not None:
+        return known  # of KeyFirst
     ring: KeyRing | None = request.app.state.ring
     if ring is None:
         return ANYBODY  # started with --insecure
@@ -122,6 +127,20 @@ async def principal(request: Request, credentials: Credentials) -> Principal:
         raise unauthorized("The API key is unknown, expired or revoked.")
     await admit(request, found)
     return found
+
+
+class KeyFirst(APIRoute):
+    """A route that asks for the key before it reads the body, which FastAPI does the other way."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of FastAPI, behind the key."""
+        plain = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            request.state.principal = await principal(request, await _bearer(request))
+            return await plain(request)
+
+        return handler
 
 
 async def admit(request: Request, who: Principal) -> None:
@@ -144,6 +163,15 @@ def needs(*scopes: Scope) -> Callable[[Principal], Any]:
         return who
 
     return allowed
+
+
+def guarded(*scopes: Scope, tag: str | None = None) -> APIRouter:
+    """Routes under ``/v1`` for principals with any of these scopes; without scopes, for any key."""
+    allowed = needs(*scopes) if scopes else principal
+    return APIRouter(
+        prefix="/v1", route_class=KeyFirst, tags=[tag] if tag else None,
+        dependencies=[Depends(allowed)],
+    )  # fmt: skip
 
 
 def unauthorized(detail: str) -> HTTPException:

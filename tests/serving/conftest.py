@@ -20,6 +20,8 @@ from encoders.catalogue import Subject
 from encoders.checkpoint import fingerprint
 from encoders.demand import DemandParser
 from encoders.demand_subjects import Subjects
+from encoders.posterior import Population, posterior_query
+from encoders.prompt import Prompt, TuneConfig
 from encoders.query import Query
 from feature_repo import durable, schema
 from feature_repo.facts import write_facts
@@ -58,6 +60,16 @@ class HashEncoder:
 
     def understand(self, text: str, *, rewrite: bool) -> Query:
         return Query(self.encode([text])[0])
+
+    def tune(
+        self, text: str, positives: np.ndarray, negatives: np.ndarray, population: np.ndarray
+    ) -> Prompt:
+        """By the real posterior."""
+        query = posterior_query(
+            self.encode([text])[0], positives, negatives, Population.of(population, power=0.5),
+            strength=1.0, belief=1.0,
+        )  # fmt: skip
+        return Prompt(text, np.zeros((0, 4), np.float32), query, TuneConfig(strength=1.0))
 
 
 class MatrixFeatures:
