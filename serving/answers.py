@@ -31,9 +31,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
 
 
+BINARY: Final = {"type": "string", "format": "binary"}
 ARROW: Final[dict[str, Any]] = {
     "description": "The answer, as JSON or as an Arrow stream (by `Accept`).",
-    "content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}},
+    "content": {ARROW_STREAM: {"schema": BINARY}},
 }
 
 

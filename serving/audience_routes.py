@@ -23,7 +23,7 @@ from sdk.saved import (
     SendAudience,
 )
 from sdk.types import TargetResponse
-from serving.answers import ARROW, arrow, errors, json_rows
+from serving.answers import ARROW, BINARY, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
 from serving.auth import Who, guarded
 from serving.exports import MEDIA_TYPES, SUFFIXES, export
@@ -121,8 +121,8 @@ def delete_audience(audience: AudienceId, audiences: Saved, who: Who) -> Deleted
         200: {
             "description": "The file.",
             "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in MEDIA_TYPES.values()
+                kind: {"schema": {"type": "object"} if name == "iab" else BINARY}
+                for name, kind in MEDIA_TYPES.items()
             },
         },
         **errors(*_USUAL),

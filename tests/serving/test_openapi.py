@@ -69,8 +69,8 @@ def ask_everything(
     schema = schemathesis.openapi.from_dict(app.openapi())
     schema.app = app
     seen: dict[str, set[int]] = {}
-    for found in schema.get_all_operations():
-        operation = found.ok()
+    operations = [found.ok() for found in schema.get_all_operations()]
+    for operation in sorted(operations, key=lambda one: one.method == "delete"):  # those last
         takes = operation.body or operation.path_parameters or operation.query
         modes = [GenerationMode.POSITIVE, *([GenerationMode.NEGATIVE] if takes else [])]
         statuses = seen.setdefault(f"{operation.method.upper()} {operation.path}", set())
@@ -131,4 +131,4 @@ def test_nothing_but_health_answers_without_a_key(app: Any) -> None:
 
 @pytest.mark.slow
 def test_the_same_with_many_more_requests(app: Any) -> None:
-    ask_everything(app, examples=150, keys=(KEY, KEY, KEY, None), real=real_ids(app))
+    ask_everything(app, examples=60, keys=(KEY, KEY, KEY, None), real=real_ids(app))
