@@ -10,7 +10,8 @@ in a replica of its own behind the same proxy, a deployment that answers `{}` at
 connection asks one question after the other, a few seconds of each in turn:
 
 - *embeddings* of one user, another one each time;
-- *target*: 100 users by a sentence that was encoded before, 20 sentences in turn, JSON;
+- *target*: 100 users by a sentence that was encoded before, 20 sentences in turn, by Milvus as
+  the contract has it; *exact*: the same by the scan;
 - *noop*: the same POST to the other deployment.
 
 Then 64 connections ask embeddings and audiences in turn; memory is the replica's anonymous memory
@@ -30,6 +31,7 @@ import statistics
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,8 +39,15 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
+import sdk
+from feature_repo import durable
+from feature_repo.matrix import Matrix
 from feature_repo.settings import Workspace
+from feature_repo.snapshots import SnapshotStore
 from serving import cluster
 from serving.app import _milvus, build
 from serving.auth import KEYS_VARIABLE
@@ -54,7 +63,10 @@ SENTENCES = [
 ]  # fmt: skip
 WARM_SECONDS, CONNECTIONS = 15, 64
 SCRIPT = Path(__file__).with_name("serving.lua")
-ROUTES = {"noop": "/noop", "embeddings": "/v1/embeddings", "target": "/v1/target"}
+ROUTES = {
+    "noop": "/noop", "embeddings": "/v1/embeddings", "target": "/v1/target", "exact": "/v1/target",
+}  # fmt: skip
+_BLOCK = 50_000
 
 
 def main() -> None:
@@ -62,6 +74,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each question in a round")
+    parser.add_argument("--users", type=int, default=0, help="of the synthetic snapshot; 0: none")
     parser.add_argument("--load", type=int, default=60, help="seconds under load; 0: none")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -73,6 +86,9 @@ def main() -> None:
         report |= one_by_one(ask, given.rounds, given.seconds)
         if given.load:
             report["load"] = under_load(ask, given.load)
+        if given.users:
+            with large_snapshot(workspace, given.users) as matrix:
+                report["large"] = beside_the_scan(ask, matrix, given.rounds, given.seconds)
     report["load_average_after"] = os.getloadavg()
     print(json.dumps(report, indent=1))
 
@@ -116,16 +132,13 @@ def _serve_nothing() -> None:
 
 def questions(workspace: Workspace) -> dict[str, list[str]]:
     """Bodies by question."""
-    import pyarrow.parquet as pq
-
-    from feature_repo.snapshots import SnapshotStore
-
     manifest = SnapshotStore(workspace).live()
     users = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
     picked = np.random.default_rng(0).choice(users, min(500, len(users)), replace=False)
     embeddings = [json.dumps({"user_ids": [user]}) for user in picked.tolist()]
     target = [json.dumps({"text": text, "size": 100}) for text in SENTENCES]
-    return {"noop": target, "embeddings": embeddings, "target": target}
+    exact = [json.dumps({"text": text, "size": 100, "exact": True}) for text in SENTENCES]
+    return {"noop": target, "embeddings": embeddings, "target": target, "exact": exact}
 
 
 class Wrk:
@@ -171,7 +184,7 @@ def one_by_one(ask: Wrk, rounds: int, seconds: float) -> dict[str, Any]:
         f"{name}/noop": statistics.median(
             ours / nothing for ours, nothing in zip(found[name], found["noop"], strict=True)
         )
-        for name in ("embeddings", "target")
+        for name in ("embeddings", "target", "exact")
     }
     return {"ms": {name: statistics.median(v) for name, v in found.items()}, **ratios,
             "rounds_ms": found}  # fmt: skip
@@ -203,6 +216,67 @@ def under_load(ask: Wrk, seconds: int) -> dict[str, Any]:
         "memory_mb": {"before": before, "halfway": half[0], "after": _anonymous_mb(replica),
                       "slope_mb_per_minute": float(np.polyfit(range(len(half)), half, 1)[0] * 60)},
     }  # fmt: skip
+
+
+@contextmanager
+def large_snapshot(workspace: Workspace, users: int) -> Iterator[Matrix]:
+    """A synthetic snapshot of the live one's space, live meanwhile; removed afterwards."""
+    store = SnapshotStore(workspace)
+    before = store.live()
+    name = store.new_id(before.space, before.as_of)
+    staged, home = store.stage(name), f"snapshots/{name}"
+    entry = before.entry("fused")
+    generator = np.random.default_rng(0)
+    path = staged / "fused.npy"
+    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (users, entry.dim))
+    for start in range(0, users, _BLOCK):
+        shape = (min(_BLOCK, users - start), entry.dim)
+        vectors[start : start + _BLOCK] = generator.standard_normal(shape, dtype=np.float32)
+    vectors.flush()
+    pq.write_table(pa.table({"user_id": [f"u{n:08}" for n in range(users)]}), staged / "u.parquet")
+    kind = entry.model_copy(
+        update={"count": users, "cold": 0, "parts": [], "matrix": f"{home}/fused.npy",
+                "matrix_sha256": durable.sha256(path)}
+    )  # fmt: skip
+    manifest = before.model_copy(
+        update={"id": name, "num_users": users, "users": f"{home}/u.parquet", "synthetic": True,
+                "kinds": {"fused": kind}, "facts": None, "calibration": None, "reports": []}
+    )  # fmt: skip
+    store.commit(manifest)
+    try:
+        store.activate(name)
+        yield Matrix.open(manifest, "fused", workspace)
+    finally:
+        store.activate(before.id)
+        shutil.rmtree(workspace.snapshots / name)
+
+
+def beside_the_scan(ask: Wrk, matrix: Matrix, rounds: int, seconds: float) -> dict[str, Any]:
+    """Exact audiences of 100 over HTTP, the no-op, and the scan alone on one thread, in turn."""
+    _wait_for_answers_from(ask.address, ask.key, len(matrix.users))
+    query = np.random.default_rng(1).standard_normal(matrix.vectors.shape[1]).astype(np.float32)
+    ask(["exact"], 2 * seconds)
+    found: dict[str, list[float]] = {"exact": [], "noop": [], "scan": []}
+    for _ in range(rounds):
+        for name in ("exact", "noop"):
+            found[name].append(ask([name], seconds)["p50"] / 1e3)
+        with threadpool_limits(1):  # as Ray has it in replicas
+            started = time.perf_counter()
+            matrix.scan(query, 100)
+            found["scan"].append((time.perf_counter() - started) * 1e3)
+    medians = {name: statistics.median(each) for name, each in found.items()}
+    return {"users": len(matrix.users), "ms": medians, "rounds_ms": found,
+            "over_noop_ms": medians["exact"] - medians["noop"]}  # fmt: skip
+
+
+def _wait_for_answers_from(address: str, key: str, population: int) -> None:
+    asked = {"text": SENTENCES[0], "size": 1, "exact": True}
+    for _ in range(600):
+        with sdk.Client(address, api_key=key) as client:
+            if client.target(**asked).meta.population == population:
+                return
+        time.sleep(0.2)
+    raise SystemExit("the synthetic snapshot does not answer")
 
 
 def _replica() -> psutil.Process:
