@@ -15,17 +15,17 @@ from serving.key_ring import KeyRing
 from serving.keys import KeyStore
 
 
-def _keys(request: Request) -> KeyStore:
+async def _keys(request: Request) -> KeyStore:
     found: KeyStore = request.app.state.kept_keys
     return found
 
 
-def _ring(request: Request) -> KeyRing | None:
+async def _ring(request: Request) -> KeyRing | None:
     found: KeyRing | None = request.app.state.ring
     return found
 
 
-def _log(request: Request) -> AuditLog:
+async def _log(request: Request) -> AuditLog:
     found: AuditLog = request.app.state.audit
     return found
 

@@ -45,7 +45,7 @@ from serving.targeting import Targeting
 from serving.webhook import Webhook
 
 
-def _targeting(request: Request) -> Targeting:
+async def _targeting(request: Request) -> Targeting:  # async: a plain one takes a thread
     found: Targeting = request.app.state.targeting
     return found
 

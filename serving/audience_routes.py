@@ -30,12 +30,12 @@ from serving.exports import MEDIA_TYPES, SUFFIXES, export
 from serving.webhook import Webhook
 
 
-def _audiences(request: Request) -> SavedAudiences:
+async def _audiences(request: Request) -> SavedAudiences:
     found: SavedAudiences = request.app.state.audiences
     return found
 
 
-def _webhook(request: Request) -> Webhook:
+async def _webhook(request: Request) -> Webhook:
     found: Webhook = request.app.state.webhook
     return found
 

