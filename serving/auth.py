@@ -24,7 +24,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 
 from feature_repo.errors import InputError
 from sdk.access import SCOPES, Scope
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 KEYS_VARIABLE: Final = "OPENFOUND_API_KEYS"
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False, description="A key of `OPENFOUND_API_KEYS`, or one made by `/v1/keys`."
 )
 
@@ -107,40 +107,29 @@ def principal_of(key: str, app_state: Any) -> Principal | None:
     return ANYBODY if ring is None else ring.find(key)
 
 
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-
-
-async def principal(request: Request, credentials: Credentials) -> Principal:
+async def principal(request: Request) -> Principal:
     """The principal of a request: a dependency of every route that needs a key."""
     known: Principal | None = getattr(request.state, "principal", None)
     if known is not None:
-        return known  # of KeyFirst
+        return known
+    credentials = await bearer(request)
+    return await authenticated(request, None if credentials is None else credentials.credentials)
+
+
+async def authenticated(request: Request, key: str | None) -> Principal:
+    """Whom a key stands for, its request counted. Raises 401 and 429."""
     ring: KeyRing | None = request.app.state.ring
     if ring is None:
         return ANYBODY  # started with --insecure
-    if credentials is None:
+    if key is None:
         raise unauthorized("No API key came. Send it as `Authorization: Bearer KEY`.")
     if ring.due():  # not on the event loop: a database may be slow
         await run_in_threadpool(ring.refresh)
-    found = principal_of(credentials.credentials, request.app.state)
+    found = principal_of(key, request.app.state)
     if found is None:
         raise unauthorized("The API key is unknown, expired or revoked.")
     await admit(request, found)
     return found
-
-
-class KeyFirst(APIRoute):
-    """A route that asks for the key before it reads the body, which FastAPI does the other way."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of FastAPI, behind the key."""
-        plain = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            request.state.principal = await principal(request, await _bearer(request))
-            return await plain(request)
-
-        return handler
 
 
 async def admit(request: Request, who: Principal) -> None:
@@ -154,24 +143,43 @@ Who = Annotated[Principal, Depends(principal)]
 
 def needs(*scopes: Scope) -> Callable[[Principal], Any]:
     """A dependency that refuses principals without any of these scopes."""
-    wanted = " or ".join(f"`{scope}`" for scope in scopes)
 
     async def allowed(who: Who) -> Principal:
-        if not who.may(*scopes):
-            has = ", ".join(scope for scope in SCOPES if scope in who.scopes) or "nothing"
-            raise HTTPException(403, f"This API key may {has}; this needs the scope {wanted}.")
+        _check(who, scopes)
         return who
 
     return allowed
 
 
 def guarded(*scopes: Scope, tag: str | None = None) -> APIRouter:
-    """Routes under ``/v1`` for principals with any of these scopes; without scopes, for any key."""
-    allowed = needs(*scopes) if scopes else principal
+    """Routes under ``/v1`` for principals with any of these scopes; without scopes, for any key.
+
+    They ask for the key before they read the body, which FastAPI's dependencies do afterwards.
+    """
+
+    class Guarded(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            plain = super().get_route_handler()
+
+            async def handler(request: Request) -> Response:
+                who = request.state.principal = await principal(request)
+                if scopes:
+                    _check(who, scopes)
+                return await plain(request)
+
+            return handler
+
     return APIRouter(
-        prefix="/v1", route_class=KeyFirst, tags=[tag] if tag else None,
-        dependencies=[Depends(allowed)],
+        prefix="/v1", route_class=Guarded, tags=[tag] if tag else None,
+        dependencies=[Depends(bearer)],  # only so that OpenAPI names it
     )  # fmt: skip
+
+
+def _check(who: Principal, scopes: tuple[Scope, ...]) -> None:
+    if not who.may(*scopes):
+        has = ", ".join(scope for scope in SCOPES if scope in who.scopes) or "nothing"
+        wanted = " or ".join(f"`{scope}`" for scope in scopes)
+        raise HTTPException(403, f"This API key may {has}; this needs the scope {wanted}.")
 
 
 def unauthorized(detail: str) -> HTTPException:

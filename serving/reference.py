@@ -15,9 +15,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBasicCredentials
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from serving.auth import Credentials, principal
+from serving.auth import authenticated, principal
 
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -35,15 +35,14 @@ routes = APIRouter(include_in_schema=False)
 
 
 async def reader(
-    request: Request,
-    bearer: Credentials,
-    basic: Annotated[HTTPBasicCredentials | None, Depends(_basic)],
+    request: Request, basic: Annotated[HTTPBasicCredentials | None, Depends(_basic)]
 ) -> None:
     """Lets in whoever has a key, as a Bearer token or as the password that a browser asks for."""
-    if basic is not None:
-        bearer = HTTPAuthorizationCredentials(scheme="Bearer", credentials=basic.password)
     try:
-        await principal(request, bearer)
+        if basic is None:
+            await principal(request)
+        else:
+            await authenticated(request, basic.password)
     except HTTPException as error:
         if error.status_code == 401:
             error.headers = {"WWW-Authenticate": 'Basic realm="OpenFound: a key", charset="UTF-8"'}
