@@ -9,9 +9,12 @@ functions: FastAPI runs them in threads, so that one slow scan does not stop the
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from feature_repo.errors import OpenFoundError
@@ -172,6 +175,7 @@ def create_app(
         title="OpenFound",
         version=installed_version(),
         description="User embeddings, and audiences from one sentence.",
+        lifespan=_lifespan,
         openapi_url=None,  # serving.reference has it, behind a key and without a CDN
     )
     app.state.targeting, app.state.rates = targeting, rates or Rates.from_env()
@@ -191,6 +195,13 @@ def create_app(
     add_handlers(app)
     _describe_problems(app)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    if app.state.audit is not None:
+        await run_in_threadpool(app.state.audit.flush)
 
 
 def _note(request: Request, who: Principal, action: str, **detail: Any) -> None:

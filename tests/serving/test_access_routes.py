@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from serving.api import create_app
 from serving.audience_store import AudienceStore
 from serving.audiences import SavedAudiences
+from serving.audit import FLUSH_SECONDS, AuditLog
 from serving.auth import ApiKeys, principal_of
 from serving.database import open_database
 from serving.keys import KeyStore
@@ -164,6 +168,36 @@ def test_the_audit_log_tells_who_did_what(world: Any, http: TestClient) -> None:
     }  # fmt: skip
     assert by_action["export"]["audience"] == saved["id"]
     assert made["key"] not in str(lines)
+
+
+def test_picks_are_written_soon_and_at_the_end(world: Any, http: TestClient) -> None:
+    def written() -> int:
+        with open_database(world.workspace).connect() as connection:
+            found = connection.execute(sa.text("SELECT * FROM audit WHERE action = 'target'"))
+            return len(found.all())
+
+    with http:
+        assert http.post("/v1/target", json=TARGET).status_code == 200
+    assert written() == 1, "the application ended, and wrote what waited"
+    assert http.post("/v1/target", json=TARGET).status_code == 200
+    deadline = time.monotonic() + 20 * FLUSH_SECONDS
+    while written() < 2:
+        assert time.monotonic() < deadline
+        time.sleep(FLUSH_SECONDS / 10)
+
+
+def test_what_the_database_refuses_is_kept_and_tried_again(world: Any) -> None:
+    engine = open_database(world.workspace)
+    log = AuditLog(engine)
+    log.later("me", "target", text="one")
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE audit RENAME TO away"))
+    with pytest.raises(SQLAlchemyError):
+        log.flush()
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO audit"))
+    log.later("me", "target", text="two")
+    assert [line.detail["text"] for line in log.page().lines] == ["two", "one"]
 
 
 def test_the_audit_log_comes_in_pages(http: TestClient) -> None:
