@@ -34,8 +34,9 @@ from sdk.types import (
     TargetRequest,
     TargetResponse,
 )
-from serving import access_routes, audience_routes, reference
+from serving import access_routes, audience_routes, console, reference
 from serving.answers import ARROW, arrow, errors, json_rows
+from serving.asked import Asked
 from serving.audiences import SavedAudiences
 from serving.audit import AuditLog
 from serving.auth import ApiKeys, Principal, Who, guarded
@@ -47,13 +48,6 @@ from serving.rates import Rates
 from serving.targeting import Targeting
 from serving.webhook import Webhook
 
-
-async def _targeting(request: Request) -> Targeting:  # async: a plain one takes a thread
-    found: Targeting = request.app.state.targeting
-    return found
-
-
-Asked = Annotated[Targeting, Depends(_targeting)]
 SnapshotId = Annotated[str, Path(max_length=200, description="Id of the snapshot.")]
 
 SHOWN_TEXT: Final = 300
@@ -162,14 +156,17 @@ def create_app(
     *,
     kept_keys: KeyStore | None = None,
     rates: Rates | None = None,
+    console_secret: str | None = None,
 ) -> FastAPI:
     """The application around ``targeting``. Without ``keys`` everybody may do everything.
 
     Args:
-        audiences: saved ones; without them there are no routes about any, and no audit log.
+        audiences: saved ones; without them there are no routes about any, no audit log and no
+            console.
         webhook: where they can be sent; by default as the environment says.
         kept_keys: keys of the database; without them only those of the environment are known.
         rates: how often a key may ask; by default as the environment says.
+        console_secret: what the console's sessions are signed with; a new one by default.
     """
     app = FastAPI(
         title="OpenFound",
@@ -189,6 +186,7 @@ def create_app(
         app.include_router(audience_routes.routes)
         app.include_router(audience_routes.changes)
         app.include_router(audience_routes.exports)
+        console.install(app, console_secret)
     if audiences is not None and kept_keys is not None:
         app.state.kept_keys = kept_keys
         app.include_router(access_routes.routes)

@@ -67,10 +67,14 @@ class KeyRing:
 
     def find(self, key: str) -> Principal | None:
         """Whom a key stands for; None if it is unknown, expired or revoked."""
+        # A lookup by digest tells nothing by its time: nobody can choose what a digest begins with.
+        return self.of_digest(digest(key))
+
+    def of_digest(self, known_by: str) -> Principal | None:
+        """The same by the key's digest, which is what a session of the console holds."""
         if self.due():
             self.refresh()
-        # A lookup by digest tells nothing by its time: nobody can choose what a digest begins with.
-        found = self._known.get(digest(key))
+        found = self._known.get(known_by)
         if found is None:
             return None
         if found.key is not None:
