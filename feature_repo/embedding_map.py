@@ -134,8 +134,13 @@ def _names(
         members = rows[cluster == number]
         found = distinguishing(workspace, manifest, members, days=RECENT_DAYS, num=_LOOKED_AT)
         said = [one.subject for one in found if one.share >= _LEAST_SHARE and one.lift >= _LIFT]
-        names.append(" · ".join(_distinct(said, names)) or QUIET)
+        names.append(" · ".join(_distinct(said, names)) or _numbered(QUIET, names))
     return names
+
+
+def _numbered(name: str, taken: list[str]) -> str:
+    count = sum(other.startswith(name) for other in taken)
+    return f"{name} ({count + 1})" if count else name
 
 
 def _distinct(subjects: list[str], taken: list[str]) -> list[str]:

@@ -29,7 +29,9 @@ from serving.console.maps import Maps
 SHOWN: Final = 12
 _SUGGESTED: Final = 40
 
-routes = APIRouter(prefix="/console", include_in_schema=False, dependencies=[Depends(needs("read", "target"))])
+routes = APIRouter(
+    prefix="/console", include_in_schema=False, dependencies=[Depends(needs("read", "target"))]
+)
 
 
 class Preview(WireRequest):

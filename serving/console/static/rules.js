@@ -37,7 +37,8 @@ export class Rules {
     fill(find("#rules"), ...(chips.length ? chips : [element("li", { class: "hint" }, "no rule: everybody may be in")]));
   }
 
-  chip({ rule, words }, place) {
+  chip({ rule, words: told }, place) {
+    const words = told.replace(/\b(profile|agg)_\w+/g, spoken);
     const inner = rule.type === "not" ? rule.rule : rule;
     const text = element("span", {}, words);
     const main = EDITABLE.has(inner.type)
