@@ -194,10 +194,12 @@ find("#size-number").addEventListener("change", (event) => {
 
 // --- what the page begins with
 
+find("#find").disabled = false; // before this line nobody would have listened
+
 async function begin() {
   const { examples } = await ask("/console/examples");
   fill(find("#examples"), ...examples.map((text) => element("button", { type: "button", class: "chip example",
-    onclick: () => { find("#sentence").value = text; grow(); find("#ask").requestSubmit(); } }, text)));
+    onclick: () => { find("#sentence").value = text; grow(); find("#ask").requestSubmit(find("#find")); } }, text)));
 }
 
 async function drawMap() {
@@ -221,7 +223,7 @@ box.addEventListener("input", grow);
 box.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault(); // one sentence: Enter asks
-  find("#ask").requestSubmit();
+  find("#ask").requestSubmit(find("#find"));
 });
 
 function calm() {
