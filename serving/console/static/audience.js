@@ -8,7 +8,8 @@ import { Exclusions } from "./exclusions.js";
 import { Histogram } from "./histogram.js";
 import { SpaceMap } from "./map.js";
 import { Members } from "./members.js";
-import { number, parsed, percent, rounded, score, users } from "./numbers.js";
+import { number, parsed, percent, rounded, users } from "./numbers.js";
+import { portrait } from "./portrait.js";
 import { Rules } from "./rules.js";
 import { Saving } from "./saving.js";
 
@@ -130,7 +131,7 @@ async function look() {
   try {
     const found = await ask("/console/preview", { target: target() }, { signal });
     tell(found);
-    await Promise.all([members.show(found, signal), common(signal)]);
+    await Promise.all([members.show(found, signal), portrait(target(), signal)]);
   } catch (error) {
     if (error.name !== "AbortError") complain(error);
   }
@@ -146,11 +147,6 @@ function tell({ meta, size, min_score: least }) {
   say(nobody ? "Nobody fits all the rules. Take one away, or widen it."
     : `${users(size)} of ${number(meta.eligible ?? meta.population)} who may be in.`);
   saving.reset();
-}
-
-async function common(signal) {
-  const { portrait } = await import("./portrait.js");
-  await portrait(target(), signal);
 }
 
 // --- the size

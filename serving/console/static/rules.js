@@ -172,6 +172,6 @@ function options(select, pairs, chosen = new Set()) {
     element("option", { value, selected: chosen.has(String(value)) }, text)));
 }
 
-function spoken(column) {
-  return column.replace(/^profile_/, "").replace(/^agg_/, "").replaceAll("_", " ");
+export function spoken(column) {
+  return column.replace(/^(profile|agg)_/, "").replaceAll("_", " ");
 }
