@@ -34,7 +34,7 @@ from sdk.types import (
     TargetRequest,
     TargetResponse,
 )
-from serving import access_routes, audience_routes, console, reference
+from serving import access_routes, audience_routes, console, reference, why_routes
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.asked import Asked
 from serving.audiences import SavedAudiences
@@ -179,6 +179,7 @@ def create_app(
     app.state.ring = None if keys is None else KeyRing(keys, kept_keys)
     app.state.audit = None if audiences is None else audiences.store.log
     app.include_router(reference.routes)
+    app.include_router(why_routes.routes)
     for routes in (open_routes, any_routes, read_routes, ask_routes, keep_routes, admin_routes):
         app.include_router(routes)
     if audiences is not None:

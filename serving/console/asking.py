@@ -25,6 +25,7 @@ from serving.audience_routes import Saved
 from serving.auth import Who, needs
 from serving.console.examples import examples
 from serving.console.maps import Maps
+from serving.console.reasons import reasons
 
 SHOWN: Final = 12
 _SUGGESTED: Final = 40
@@ -151,3 +152,6 @@ def _json(**content: Any) -> Response:
         for name, value in content.items()
     }
     return JSONResponse(plain)
+
+
+routes.add_api_route("/reasons", reasons, methods=["POST"])

@@ -323,6 +323,7 @@ def test_openapi_documents_routes_errors_and_the_key(http: httpx.Client) -> None
     assert (document["info"]["title"], document["info"]["version"]) == ("OpenFound", "0.1.0")
     assert set(document["paths"]) == {
         "/healthz", "/v1/target", "/v1/lookalike", "/v1/plan", "/v1/reach", "/v1/prompts",
+        "/v1/explain", "/v1/portrait",
         "/v1/embeddings", "/v1/snapshots", "/v1/rollback",
         "/v1/snapshots/{snapshot}/activate",
     }  # fmt: skip
