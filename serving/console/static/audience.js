@@ -103,6 +103,7 @@ async function answer(signal, read) {
   state.eligible = reach ? reach.eligible : await count(signal);
   state.size = Math.min(state.size ?? rounded(state.eligible / 20), Math.max(1, state.eligible));
   show(find("#answer"));
+  show(find("#steps"), false);
   curve.show(reach ?? { points: [] });
   histogram.show(reach ?? { counts: [], edges: [0] });
   for (const chart of document.querySelectorAll(".charts")) show(chart, Boolean(reach?.points.length));

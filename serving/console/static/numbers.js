@@ -16,7 +16,7 @@ export function percent(share) {
   return `${(shown > 0 && shown < 1 ? tenth : whole).format(shown)} %`;
 }
 
-export const score = (value) => value.toFixed(2);
+export const score = (value) => (Math.round(value * 100) / 100 + 0).toFixed(2).replace("-", "−");
 
 export const users = (count) => `${number(count)} ${count === 1 ? "user" : "users"}`;
 

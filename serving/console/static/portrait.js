@@ -8,6 +8,7 @@ import { spoken } from "./rules.js";
 const SHOWN = 8;
 const LEAST_LIFT = 1.15;
 const LEAST_SHARE = 0.1;
+const BINNED = /_(bin|tier)$/; // powers of two: made for models, not for people
 
 export async function portrait(target, signal) {
   const card = find("#common-card");
@@ -25,7 +26,7 @@ export async function portrait(target, signal) {
 function draw(found) {
   const did = found.behaviour.map((one) => ({ ...one, name: `${one.verb} ${one.subject.toLowerCase()}` }));
   const are = found.profile
-    .filter((one) => one.value != null && one.lift >= LEAST_LIFT && one.share >= LEAST_SHARE)
+    .filter((one) => one.value != null && !BINNED.test(one.column) && one.lift >= LEAST_LIFT && one.share >= LEAST_SHARE)
     .sort((one, other) => other.lift * other.share - one.lift * one.share)
     .slice(0, SHOWN)
     .map((one) => ({ ...one, name: `${spoken(one.column)}: ${one.value}` }));

@@ -35,11 +35,13 @@ from feature_repo.matrix import Matrix
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.transforms import open_tables
+from sdk.explaining import Contribution, Explained, FutureSentence
 from serving.api import create_app
 from serving.audience_store import AudienceStore
 from serving.audiences import SavedAudiences
 from serving.auth import ApiKeys
 from serving.database import open_database
+from serving.explain import Explainer
 from serving.keys import KeyStore
 from serving.live import LiveSnapshot, Opener
 from serving.targeting import Targeting
@@ -86,6 +88,31 @@ def likely(text: str | None, query: np.ndarray, scores: np.ndarray) -> Likely:
     return Likely(0.9 / (1 + np.exp(-4 * (scores.astype(np.float64) - 1))))
 
 
+class Reasons(Explainer):
+    """Explains every score by one purchase; the real one is tested on real weights."""
+
+    def __init__(self, *collaborators: Any) -> None:
+        self.weeks, self._matrix = 52, collaborators[3]["fused"]
+
+    def rows(self, users: Sequence[str]) -> dict[str, pa.Table]:
+        return {}
+
+    def __call__(
+        self, tables: object, user: str, row: int, query: np.ndarray, *, top: int
+    ) -> Explained:
+        score = float(self._matrix.vectors[row] @ query)
+        thing = THINGS[row % len(THINGS)]
+        part = Contribution(
+            words=f"bought {thing} in the week before 2017-09-11", modality="behaviour",
+            name=thing, verb="bought", week_end=AS_OF, weeks=1, contribution=score,
+        )  # fmt: skip
+        return Explained(
+            user_id=user, score=score, base=0.0, modalities={"behaviour": score},
+            contributions=[part], rest=0.0, unexplained=0.0, decisive=[part], score_without=0.0,
+            latest=[], sentences=[FutureSentence(text=f"will buy {thing}", deviations=2.0)],
+        )  # fmt: skip
+
+
 class NoFeatures:
     """Nobody asks the online store here."""
 
@@ -98,7 +125,9 @@ class Shop:
     """Publishes snapshots of the made-up shop, and serves them."""
 
     workspace: Workspace
-    users: list[str] = field(default_factory=lambda: [f"u{n}" for n in range(599)] + [ATTACK])
+    users: list[str] = field(
+        default_factory=lambda: [f"u{n}" for n in range(599)] + [ATTACK + "599"]
+    )
 
     def publish(self, *, synthetic: bool = False, week: int = 0) -> Manifest:
         """Commit a snapshot and make it live."""
@@ -110,6 +139,7 @@ class Shop:
         vectors = 0.3 * rng.standard_normal((len(self.users), DIM))
         groups = np.arange(len(self.users)) % len(THINGS)
         vectors[np.arange(len(self.users)), groups] += 1.5
+        vectors[-1] *= 3  # the attacker is the best of the tea drinkers
         Matrix.write(staged / "matrix/fused.npy", vectors.astype(np.float32))
         place = self.workspace.checkpoints / "one"
         place.mkdir(parents=True, exist_ok=True)
@@ -167,7 +197,7 @@ class Shop:
         store = AudienceStore(self.workspace, engine)
         opener = Opener(
             self.workspace, WordEncoder, NoFeatures, reader=_reader,
-            calibrators=lambda workspace, manifest: {"fused": likely},
+            explainer=Reasons, calibrators=lambda workspace, manifest: {"fused": likely},
         )  # fmt: skip
         live = LiveSnapshot(SnapshotStore(self.workspace), opener)
         targeting = Targeting(live, None, members=store.member_ids)
@@ -266,12 +296,24 @@ document.addEventListener("securitypolicyviolation", (event) =>
 @pytest.fixture
 def visit(chromium: Any, address: str) -> Iterator[Visit]:
     """A browser at the served shop; checked at the end."""
-    with visiting(chromium, address) as visit:
+    with _visiting(chromium, address) as visit:
         yield visit
 
 
+@pytest.fixture
+def visiting() -> Any:
+    """For visits of another sort: ``with visiting(chromium, address, **options)``."""
+    return _visiting
+
+
+@pytest.fixture
+def serving() -> Any:
+    """For shops of another sort: ``with serving(shop.app()) as address``."""
+    return served
+
+
 @contextmanager
-def visiting(chromium: Any, address: str, **options: Any) -> Iterator[Visit]:
+def _visiting(chromium: Any, address: str, **options: Any) -> Iterator[Visit]:
     """A context of its own at an address."""
     context = chromium.new_context(accept_downloads=True, reduced_motion="reduce", **options)
     context.set_default_timeout(10_000)

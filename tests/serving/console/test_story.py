@@ -58,6 +58,9 @@ def test_the_story(visit: Any, tmp_path: Path) -> None:
     assert page.locator("#histogram .bar.lit").count() > 0
     assert "u" not in page.locator(".member .id").first.inner_text(), "ids are masked"
 
+    page.get_by_role("button", name="Why number 1?").click()
+    page.wait_for_selector(".reasons li:has-text('bought CAT FOOD')")
+
     page.fill("#name", "Cat people")
     page.get_by_role("button", name="Save").click()
     page.wait_for_selector("#saved h3:has-text('Cat people')")
