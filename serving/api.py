@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
@@ -34,12 +34,13 @@ from sdk.types import (
     TargetRequest,
     TargetResponse,
 )
-from serving import access_routes, audience_routes, console, reference, why_routes
+from serving import access_routes, audience_routes, reference, why_routes
 from serving.answers import ARROW, arrow, errors, json_rows
 from serving.asked import Asked
 from serving.audiences import SavedAudiences
 from serving.audit import AuditLog
 from serving.auth import ApiKeys, Principal, Who, guarded
+from serving.console.install import install
 from serving.key_ring import KeyRing
 from serving.keys import KeyStore
 from serving.picked import Audience
@@ -187,7 +188,7 @@ def create_app(
         app.include_router(audience_routes.routes)
         app.include_router(audience_routes.changes)
         app.include_router(audience_routes.exports)
-        console.install(app, console_secret)
+        install(app, console_secret)
     if audiences is not None and kept_keys is not None:
         app.state.kept_keys = kept_keys
         app.include_router(access_routes.routes)

@@ -36,6 +36,7 @@ from feature_repo.settings import (
 )
 from serving import cluster
 from serving.auth import KEYS_VARIABLE, ApiKeys
+from serving.console.secret import secret_from_env
 from serving.rates import rate_from
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def build(args: dict[str, Any]) -> Application:
         deploy.rewriter,
         endpoint,
         rate_from(os.environ),
+        secret_from_env(),
     )
 
 
@@ -114,6 +116,7 @@ def run(
         )
         healthy, detail = cluster.health(address)
         _say(f"OpenFound at {address}: " + (f"serves {detail}" if healthy else detail))
+        _say(f"Console: {address}/ (sign in with a key).")
         _say(
             f"Interface: {address}/docs (password: a key). To stop: Ctrl-C, or kill {os.getpid()}."
         )

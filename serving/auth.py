@@ -111,7 +111,7 @@ async def principal(request: Request) -> Principal:
     """The principal of a request: a dependency of every route that needs a key."""
     known: Principal | None = getattr(request.state, "principal", None)
     if known is not None:
-        return known
+        return known  # of the route, or of the console's gate
     credentials = await bearer(request)
     return await authenticated(request, None if credentials is None else credentials.credentials)
 

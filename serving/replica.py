@@ -51,6 +51,7 @@ class Replica:
         vectors_uri: a Milvus to use, or None: the environment's there, or the workspace's own.
         rewriter, endpoint: who reads demands, and where the endpoint is if that is who.
         rate: how often a key may ask.
+        console_secret: what the console's sessions are signed with, the same for every replica.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Replica:
         rewriter: Choice = DEFAULT,
         endpoint: EndpointSettings | None = None,
         rate: str = DEFAULT_RATE,
+        console_secret: str | None = None,
     ) -> None:
         import torch
 
@@ -84,12 +86,16 @@ class Replica:
         self._keys = None if digests is None else ApiKeys(digests)
         self._kept_keys, self._rates = KeyStore(engine), Rates(rate, redis_url())
         self._audiences = SavedAudiences(self._targeting, store)
+        self._secret = console_secret
         _warm_up(self._targeting)
 
     def __serve_build_asgi_app__(self) -> Any:
         from serving.api import create_app
 
-        return create_app(self._targeting, self._keys, self._audiences, kept_keys=self._kept_keys)
+        return create_app(
+            self._targeting, self._keys, self._audiences,
+            kept_keys=self._kept_keys, rates=self._rates, console_secret=self._secret,
+        )  # fmt: skip
 
 
 def build_targeting(

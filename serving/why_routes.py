@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
 from sdk.explaining import ExplainRequest, Explanations, Portrait, PortraitRequest
 from serving.answers import errors
-from serving.auth import needs
+from serving.auth import guarded
 from serving.why import Why
 
 
@@ -19,9 +19,7 @@ def _why(request: Request) -> Why:
 Asked = Annotated[Why, Depends(_why)]
 _ERRORS: Final = errors(401, 403, 404, 409, 413, 422, 429, 500, 503)
 
-routes = APIRouter(
-    prefix="/v1", tags=["audiences"], dependencies=[Depends(needs("read", "target"))]
-)
+routes = guarded("read", "target", tag="audiences")
 
 
 @routes.post("/explain", responses=_ERRORS)

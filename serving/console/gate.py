@@ -77,7 +77,8 @@ class Gate:
             if scope["path"].startswith("/console/") and not _is_open(scope["path"]):
                 scope = await _admitted(scope)
         except HTTPException as error:
-            await problem(error.status_code, error.detail)(scope, receive, with_policy)
+            told = problem(error.status_code, error.detail, headers=error.headers)
+            await told(scope, receive, with_policy)
             return
         await self._app(scope, receive, with_policy)
 
@@ -113,6 +114,7 @@ async def _admitted(scope: Scope) -> Scope:
         session, Headers(scope=scope).get("x-csrf-token")
     ):
         raise HTTPException(403, "This page is out of date. Reload it, and try again.")
+    await state.rates.admit(who)
     scope = {**scope, "state": {**scope.get("state", {}), "principal": who}}
     if scope["path"].startswith(API):
         path = "/v1/" + scope["path"].removeprefix(API)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -15,10 +14,9 @@ from starlette.staticfiles import StaticFiles
 from serving.console import asking, pages
 from serving.console.gate import Gate, Sessions
 from serving.console.maps import Maps
+from serving.console.secret import new_secret
 
 _HERE: Final = Path(__file__).parent
-SECRET_VARIABLE: Final = "OPENFOUND_CONSOLE_SECRET"
-"""What session cookies are signed with; one per start, and sessions end with it, if unset."""
 
 
 def install(app: FastAPI, secret: str | None = None) -> None:
@@ -30,7 +28,7 @@ def install(app: FastAPI, secret: str | None = None) -> None:
     static = GZipMiddleware(StaticFiles(directory=_HERE / "static"))
     app.mount("/console/static", static)
     app.add_middleware(Gate)
-    app.add_middleware(Sessions, secret=secret or secrets.token_hex(32))
+    app.add_middleware(Sessions, secret=secret or new_secret())
 
 
 def _d3(request: Request) -> FileResponse:

@@ -93,9 +93,7 @@ def test_a_slow_answer_is_waited_for(visit: Any) -> None:
     page.wait_for_selector("body:not(.busy)")
 
 
-def test_the_map_lights_the_audience(
-    chromium: Any, shop: Any, serving: Any, visiting: Any
-) -> None:
+def test_the_map_lights_the_audience(chromium: Any, shop: Any, serving: Any, visiting: Any) -> None:
     shop.users = shop.users[:150]
     draw_map(shop.workspace, shop.publish(), "fused")
     with serving(shop.app()) as address, visiting(chromium, address) as visit:
