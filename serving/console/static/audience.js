@@ -132,7 +132,9 @@ async function look() {
   try {
     const found = await ask("/console/preview", { target: target() }, { signal });
     tell(found);
-    await Promise.all([members.show(found, signal), portrait(target(), signal)]);
+    await members.show(found, signal);
+    if (portrayed.seen) await portrait(target(), signal);
+    else portrayed.due = true;
   } catch (error) {
     if (error.name !== "AbortError") complain(error);
   }
@@ -149,6 +151,15 @@ function tell({ meta, size, min_score: least }) {
     : `${users(size)} of ${number(meta.eligible ?? meta.population)} who may be in.`);
   saving.reset();
 }
+
+// What they have in common is counted over everybody's past, so only for those who look at it.
+const portrayed = { seen: false, due: false };
+new IntersectionObserver(([entry]) => {
+  portrayed.seen = entry.isIntersecting;
+  if (!portrayed.seen || !portrayed.due) return;
+  portrayed.due = false;
+  portrait(target(), looking?.signal).catch((error) => error.name !== "AbortError" && complain(error));
+}, { rootMargin: "200px" }).observe(find("#common-card"));
 
 // --- the size
 

@@ -66,21 +66,43 @@ export class SpaceMap {
     }
   }
 
-  // Lights the users whose place in the ranking is within the size.
+  // Lights the users whose place in the ranking is within the size: at the next frame, and only
+  // those that change, so that a slider may call it for every step.
   light(ranks, size) {
+    if (ranks !== this.ranks) this.order = null;
     this.ranks = ranks;
     this.size = size;
-    if (!this.dots || !ranks) return;
-    const isIn = (place) => ranks[place] >= 0 && ranks[place] < size;
-    this.dots.classed("lit", (_, place) => isIn(place));
-    const { cluster, names } = this.space;
-    const all = names.map(() => 0);
-    const lit = names.map(() => 0);
-    cluster.forEach((number, place) => {
-      all[number] += 1;
-      if (isIn(place)) lit[number] += 1;
+    if (!this.dots || !ranks || this.waits) return;
+    this.waits = requestAnimationFrame(() => {
+      this.waits = null;
+      this.relight();
     });
-    this.tell(all, lit);
+  }
+
+  relight() {
+    const { ranks, size } = this;
+    const { cluster, names } = this.space;
+    const nodes = this.dots.nodes();
+    if (!this.order || this.lighted !== nodes[0]) {
+      this.order = [...ranks.keys()].filter((place) => ranks[place] >= 0)
+        .sort((one, other) => ranks[one] - ranks[other]);
+      this.lighted = nodes[0];
+      this.lit = 0;
+      for (const node of nodes) node.classList.remove("lit");
+    }
+    while (this.lit < this.order.length && ranks[this.order[this.lit]] < size) {
+      nodes[this.order[this.lit]].classList.add("lit");
+      this.lit += 1;
+    }
+    while (this.lit > 0 && ranks[this.order[this.lit - 1]] >= size) {
+      this.lit -= 1;
+      nodes[this.order[this.lit]].classList.remove("lit");
+    }
+    const count = (places) => places.reduce((sums, place) => {
+      sums[cluster[place]] += 1;
+      return sums;
+    }, names.map(() => 0));
+    this.tell(count([...cluster.keys()]), count(this.order.slice(0, this.lit)));
   }
 
   tell(all, lit) {

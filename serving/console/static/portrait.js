@@ -1,7 +1,7 @@
 // What the members have in common: what they did, and who they are, more often than everybody.
 
 import { ask, Problem } from "./ask.js";
-import { element, fill, find, show } from "./dom.js";
+import { element, fill, find } from "./dom.js";
 import { percent } from "./numbers.js";
 import { spoken } from "./rules.js";
 
@@ -12,14 +12,17 @@ const BINNED = /_(bin|tier)$/; // powers of two: made for models, not for people
 
 export async function portrait(target, signal) {
   const card = find("#common-card");
+  card.setAttribute("aria-busy", "true");
+  if (!find("#common").hasChildNodes()) fill(find("#common"), element("p", { class: "hint" }, "Counting …"));
   try {
     const body = { target, top: SHOWN };
     const found = await ask("/console/api/portrait", body, { signal });
     draw(found);
-    show(card);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     fill(find("#common"), element("p", { class: "hint" }, error.message));
+  } finally {
+    card.removeAttribute("aria-busy");
   }
 }
 
