@@ -201,7 +201,7 @@ def measure(address: str, users: int) -> None:
         slid = page.evaluate(_SLIDER)
         print(f"slider → updated curve, painted: {_ms(slid)}, worst {max(slid):.0f} ms")
         sizes = page.evaluate(_WEIGHT)
-        script = sum(size for name, size in sizes if name == "/console/d3.js")
+        script = sum(size for name, size in sizes if name.startswith("/console/d3/"))
         rest = sum(size for name, size in sizes) - script
         print(f"weight: {rest / 1e3:,.0f} kB over the wire, and {script / 1e3:,.0f} kB of D3")
         browser.close()

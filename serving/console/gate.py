@@ -98,7 +98,7 @@ def check_origin(scope: Scope) -> None:
 
 
 def _is_open(path: str) -> bool:
-    return path.startswith("/console/static/") or path == "/console/d3.js"
+    return path.startswith(("/console/static/", "/console/d3/"))
 
 
 async def _admitted(scope: Scope) -> Scope:

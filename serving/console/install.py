@@ -6,8 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse
+from fastapi import FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
@@ -24,13 +23,8 @@ def install(app: FastAPI, secret: str | None = None) -> None:
     app.state.maps = Maps(app.state.targeting.live.store.workspace)
     app.include_router(pages.routes)
     app.include_router(asking.routes)
-    app.add_api_route("/console/d3.js", _d3, include_in_schema=False)
-    static = GZipMiddleware(StaticFiles(directory=_HERE / "static"))
-    app.mount("/console/static", static)
+    # D3 as it lies in mpld3's package: draws SVG, and keeps to the strict policy.
+    for path, place in (("d3", Path(str(files("mpld3"))) / "js"), ("static", _HERE / "static")):
+        app.mount(f"/console/{path}", GZipMiddleware(StaticFiles(directory=place)))
     app.add_middleware(Gate)
     app.add_middleware(Sessions, secret=secret or new_secret())
-
-
-def _d3(request: Request) -> FileResponse:
-    """D3 as it lies in mpld3's package: drawn as SVG, and it keeps to the strict policy."""
-    return FileResponse(str(files("mpld3") / "js/d3.v5.min.js"), media_type="text/javascript")

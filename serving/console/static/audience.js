@@ -47,9 +47,8 @@ find("#ask").addEventListener("submit", async (event) => {
     const read = await ask("/console/api/plan", { text }, { signal, slow });
     plan.text = read.text || null;
     find("#soft").value = read.text;
-    await rules.read(read.rules);
     state.size = null;
-    await answer(signal, read);
+    await Promise.all([rules.read(read.rules), answer(signal, read)]);
     find("#plan-title").scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
   });
 });

@@ -26,9 +26,11 @@ export class Rules {
     return rules.length > 1 ? { type: "all", rules } : rules[0] ?? null;
   }
 
+  // Takes the rules at once, and shows them as soon as the service has said them in words.
   async read(tree) {
-    const answer = await ask("/console/words", { rules: tree });
-    this.parts = answer.parts;
+    const rules = tree?.type === "all" ? tree.rules : [tree].filter(Boolean);
+    this.parts = rules.map((rule) => ({ rule, words: "…" }));
+    if (rules.length) this.parts = (await ask("/console/words", { rules: tree })).parts;
     this.draw();
   }
 
