@@ -11,7 +11,7 @@ from feature_repo.settings import Workspace
 from serving.live import Opened
 
 _VERBS: Final = {"bought": "buy", "clicked": "click on", "browsed": "browse"}
-_SHARES: Final = (0.5, 0.3, 0.15)
+_SHARES: Final = (0.4, 0.25, 0.12)
 """Something many did, something some did, something few did."""
 
 
@@ -26,8 +26,12 @@ def examples(opened: Opened, workspace: Workspace) -> list[str]:
     if verb is None:
         return []
     table = table.filter(pc.and_(pc.equal(table["verb"], verb), pc.not_equal(table["name"], "")))
-    # Names that people would say: one or two words, letters only.
-    table = table.filter(pc.match_substring_regex(table["name"], r"^[A-Za-z]+( [A-Za-z]+)?$"))
+    # Names that people would say: one word, or if there are too few, two.
+    for words in (r"^[A-Za-z]+$", r"^[A-Za-z]+( [A-Za-z]+)?$"):
+        spoken = table.filter(pc.match_substring_regex(table["name"], words))
+        if len(spoken) >= len(_SHARES):
+            break
+    table = spoken
     picked: list[str] = []
     for share in _SHARES:
         near = pc.abs(pc.subtract(table["num_users"], share * opened.manifest.num_users))

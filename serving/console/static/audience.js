@@ -68,12 +68,16 @@ async function guarded(work) {
   question = new AbortController();
   const own = question;
   show(find("#problem"), false);
+  document.body.classList.remove("stale");
   document.body.classList.add("busy");
   say("Looking …");
   try {
     await work(own.signal);
   } catch (error) {
-    if (error.name !== "AbortError") complain(error);
+    if (error.name !== "AbortError") {
+      document.body.classList.add("stale"); // what stands below answers an older question
+      complain(error);
+    }
   } finally {
     if (own === question) document.body.classList.remove("busy");
   }

@@ -42,6 +42,7 @@ def test_axe_finds_nothing_serious(schemed: Any) -> None:
     schemed.ask("will buy cat food, not bought in the last 10 days")
     page.get_by_role("button", name="Why number 1?").click()
     page.wait_for_selector(".reasons li")
+    page.locator("#common-card").scroll_into_view_if_needed()
     page.wait_for_selector("#common table")
     page.click("#exclusions summary")
     page.fill("#name", "Other")
