@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from feature_repo import durable
 from feature_repo.distinguishing import distinguishing
@@ -74,9 +75,10 @@ def draw_map(workspace: Workspace, manifest: Manifest, kind: str) -> EmbeddingMa
     warm = np.flatnonzero(matrix.warm)
     rows = warm[:: max(1, -(-len(warm) // MAX_POINTS))]
     vectors = np.asarray(matrix.vectors[rows])
-    cluster = _clusters(vectors)
+    with threadpool_limits(1):  # OpenMP's threads wait by spinning: others need the cores
+        cluster, xy = _clusters(vectors), _positions(vectors)
     names = _names(workspace, manifest, rows, cluster)
-    drawn = EmbeddingMap(matrix.users.take(pa.array(rows)), _positions(vectors), cluster, names)
+    drawn = EmbeddingMap(matrix.users.take(pa.array(rows)), xy, cluster, names)
     table = pa.table(
         {"user_id": drawn.users, "x": drawn.xy[:, 0], "y": drawn.xy[:, 1], "cluster": cluster}
     )

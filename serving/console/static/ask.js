@@ -2,7 +2,7 @@
 // page's token, which another site does not know.
 
 const token = document.querySelector('meta[name="csrf"]').content;
-const SLOW = 4000;
+const SLOW = 2500;
 
 export class Problem extends Error {
   constructor(status, detail) {
