@@ -1,6 +1,6 @@
 // How the scores of all who may be in lie, and where the audience's cut is.
 
-import { number } from "./numbers.js";
+import { number, short } from "./numbers.js";
 
 const MARGIN = { top: 14, right: 16, bottom: 40, left: 52 };
 const HEIGHT = 240;
@@ -36,7 +36,7 @@ export class Histogram {
     svg.append("g").attr("class", "axis").attr("transform", `translate(0,${HEIGHT - MARGIN.bottom})`)
       .call(d3.axisBottom(x).ticks(Math.max(3, width / 90)).tickSizeOuter(0));
     svg.append("g").attr("class", "axis grid").attr("transform", `translate(${MARGIN.left},0)`)
-      .call(d3.axisLeft(y).ticks(4, "~s").tickSize(-(width - MARGIN.left - MARGIN.right)));
+      .call(d3.axisLeft(y).ticks(4).tickFormat(short).tickSize(-(width - MARGIN.left - MARGIN.right)));
     this.bars = svg.append("g").selectAll("rect").data(counts).enter().append("rect")
       .attr("class", "bar").attr("x", (_, place) => x(edges[place]) + 0.5)
       .attr("width", (_, place) => Math.max(0.5, x(edges[place + 1]) - x(edges[place]) - 1))
