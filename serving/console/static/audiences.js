@@ -30,7 +30,8 @@ find("#compare")?.addEventListener("submit", (event) => {
 });
 
 function draw({ names, sizes, shared, jaccard }) {
-  const head = element("tr", {}, element("td"), ...names.map((name) => element("th", { scope: "col" }, name)));
+  const head = element("tr", {}, element("td"), ...names.map((name) =>
+    element("th", { scope: "col", title: name }, element("span", { class: "clamp" }, name))));
   const rows = names.map((name, row) => element("tr", {},
     element("th", { scope: "row" }, name, " ", element("span", { class: "hint" }, number(sizes[row]))),
     ...shared[row].map((both, column) => row === column
