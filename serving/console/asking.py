@@ -91,7 +91,8 @@ def embedding_map(targeting: Asked, request: Request, kind: str = DEFAULT_KIND) 
     manifest = targeting.live.get().manifest
     drawn = maps.get(manifest, kind)
     if drawn is None:
-        return _json(snapshot=manifest.id, points=None)
+        failed = maps.failed(manifest, kind)
+        return _json(snapshot=manifest.id, points=None, failed=failed)
     return _json(
         snapshot=manifest.id,
         points=np.round(drawn.xy.astype(float), 4).tolist(),

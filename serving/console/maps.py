@@ -23,6 +23,7 @@ class Maps:
         self._workspace = workspace
         self._lock = threading.Lock()
         self._drawn: dict[tuple[str, str], EmbeddingMap | None] = {}  # None: at it
+        self._failed: set[tuple[str, str]] = set()
 
     def get(self, manifest: Manifest, kind: str) -> EmbeddingMap | None:
         """The map of one kind of a snapshot; None while it is drawn, which this begins."""
@@ -34,6 +35,10 @@ class Maps:
             if self._drawn[key] is None:
                 threading.Thread(target=self._draw, args=(manifest, kind), daemon=True).start()
             return self._drawn[key]
+
+    def failed(self, manifest: Manifest, kind: str) -> bool:
+        """Whether it could not be drawn; the log says why."""
+        return (manifest.id, kind) in self._failed
 
     def _draw(self, manifest: Manifest, kind: str) -> None:
         key = manifest.id, kind
@@ -47,7 +52,8 @@ class Maps:
         except (OSError, subprocess.CalledProcessError) as error:
             told = getattr(error, "stderr", None) or error
             log.error("the map of snapshot %s cannot be drawn: %s", manifest.id, told)
-            return  # the page goes on waiting for it; the log says why
+            self._failed.add(key)
+            return
         with self._lock:
             if key in self._drawn:
                 self._drawn[key] = found

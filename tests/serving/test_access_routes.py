@@ -59,6 +59,8 @@ ROUTES: list[tuple[str, Any, set[str]]] = [
     ("POST /v1/embeddings", {"user_ids": ["u1"]}, {"read"}),
     ("POST /v1/target", TARGET, {"read", "target"}),
     ("POST /v1/plan", {"text": TEXT}, {"read", "target"}),
+    ("POST /v1/explain", {"text": TEXT, "user_ids": ["u1"]}, {"read", "target"}),
+    ("POST /v1/portrait", {"target": TARGET}, {"read", "target"}),
     ("POST /v1/reach", {"text": TEXT}, {"read", "target"}),
     ("POST /v1/lookalike", {"seeds": ["u1"] * 12}, {"read", "target"}),
     ("GET /v1/audiences", None, {"read", "target"}),

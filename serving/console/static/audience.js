@@ -123,9 +123,11 @@ async function count(signal) {
 }
 
 async function ranks(signal) {
-  const { ranks } = await ask("/console/ranks", target(), { signal });
-  state.ranks = ranks;
-  if (ranks && space.space) space.light(ranks, state.size);
+  const found = await ask("/console/ranks", target(), { signal });
+  state.ranks = found.ranks;
+  if (!found.ranks || !space.space) return;
+  if (found.snapshot !== space.space.snapshot) await drawMap(); // another one has become live
+  else space.light(found.ranks, state.size);
 }
 
 async function look() {
@@ -217,7 +219,8 @@ async function drawMap() {
   const found = await ask("/console/map");
   if (!found.points) {
     space.waiting("The map is being drawn, once for each snapshot. This takes up to a minute.");
-    setTimeout(() => drawMap().catch(complain), AGAIN);
+    if (found.failed) space.waiting("The map could not be drawn. The log of the service says why.");
+    else setTimeout(() => drawMap().catch(complain), AGAIN);
     return;
   }
   space.show(found);

@@ -106,3 +106,16 @@ def test_the_map_lights_the_audience(chromium: Any, shop: Any, serving: Any, vis
         assert page.locator("#map .dots circle").count() == 150
         assert page.locator("#map circle.lit").count() == 50
         assert "Cat food" in page.inner_text("#clusters tbody tr:first-child")
+
+
+def test_a_map_that_cannot_be_drawn_says_so(
+    chromium: Any, shop: Any, serving: Any, visiting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("serving.console.maps._run", fails)
+    shop.publish()
+    with serving(shop.app()) as address, visiting(chromium, address) as visit:
+        visit.open()
+        visit.ask("will buy cat food").wait_for_selector("#map:has-text('could not be drawn')")
