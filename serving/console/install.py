@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,9 @@ def install(app: FastAPI, secret: str | None = None) -> None:
     app.state.maps = Maps(app.state.targeting.live.store.workspace)
     app.include_router(pages.routes)
     app.include_router(asking.routes)
-    # D3 as it lies in mpld3's package: draws SVG, and keeps to the strict policy.
-    for path, place in (("d3", Path(str(files("mpld3"))) / "js"), ("static", _HERE / "static")):
+    # D3 as it lies in mpld3's package, which need not be imported: that would bring matplotlib.
+    d3 = Path(str(distribution("mpld3").locate_file("mpld3/js")))
+    for path, place in (("d3", d3), ("static", _HERE / "static")):
         app.mount(f"/console/{path}", GZipMiddleware(StaticFiles(directory=place)))
     app.add_middleware(Gate)
     app.add_middleware(Sessions, secret=secret or new_secret())
