@@ -26,6 +26,7 @@ import torch
 
 from encoders import checkpoint
 from encoders.alignment import FoundModel
+from encoders.past import collate_for, cut_history, encode_rows
 from encoders.query import QueryEncoder
 from encoders.rewriters import RewriterPlaces, maker
 from encoders.text import LineEncoder
@@ -35,10 +36,7 @@ from feature_repo.schema import CANONICAL
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.transforms import behaviour_weekly, micros, open_tables, search_weekly
-from ray_jobs import frames
 from ray_jobs.build_features import read_dataset
-from ray_jobs.objectives import collate_for
-from ray_jobs.space import encode_rows
 
 SENTENCES = (
     "households that will buy {} next month", "people who are about to pick up {}",
@@ -103,7 +101,7 @@ def encode_user(
     if raw["searches"].num_rows:
         tables["search_weekly"] = search_weekly(con, as_of)
     con.close()
-    history = frames.history(tables, lines)
+    history = cut_history(tables, lines)
     row = history.rows([user], [micros(as_of)])
     return encode_rows(model, collate_for(model, history), row)["fused"][0]
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from encoders.catalogue import Catalogue, Subject, plain
 from encoders.rewriting import Reading, as_it_stands, mixture
 
+_REMEMBERED = 4_096
 Vectors = Callable[[Sequence[str]], np.ndarray]
 """Texts → unit vectors, float32 [N, E]."""
 
@@ -87,6 +89,7 @@ class CatalogueRewriter:
         self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
         phrases = [(phrase, name) for name in _OVERALL for phrase in _OVERALL[name]]
         self._overall_NE = described([phrase for phrase, _ in phrases])
+        self._vector = lru_cache(_REMEMBERED)(self._compute)
         learnt = {subject.name: subject for subject in catalogue.outcomes}
         self._outcome_N = [learnt.get(name) for _, name in phrases]
 
@@ -137,11 +140,13 @@ class CatalogueRewriter:
         shares = {o: float(np.exp((s - top) / self._config.temperature)) for o, s in best.items()}
         return self._reading(demand, shares)
 
-    def _vector(self, demand: str) -> np.ndarray:
+    def _compute(self, demand: str) -> np.ndarray:
         """Unit vector of the demand: half as it stands, half without its generic words."""
         both = self._asked([demand, without_generic(demand)])
         vector: np.ndarray = both.sum(0)
-        return vector / max(float(np.linalg.norm(vector)), 1e-9)
+        vector /= max(float(np.linalg.norm(vector)), 1e-9)
+        vector.flags.writeable = False  # the latest are remembered
+        return vector
 
     def _shares(self, similar_T: np.ndarray) -> dict[Subject, float]:
         """The nearest descriptions' votes, gathered by heading, the largest first."""

@@ -43,7 +43,7 @@ class QueryEncoder:
     """
 
     def __init__(self, model: FoundModel, info: CheckpointInfo, rewriter: Rewriter | None = None):
-        self.info, self.dim, self._model = info, model.dim, model
+        self.info, self.dim, self.model = info, model.dim, model
         self._rewriter = rewriter
         self._encode_one = lru_cache(_REMEMBERED)(lambda text: _vector(model, text))
         if rewriter is not None:
@@ -59,16 +59,16 @@ class QueryEncoder:
     @property
     def scale(self) -> float:
         """What an inner product is multiplied by to be of the size of log-odds."""
-        return self._model.scale
+        return self.model.scale
 
     def base_rates(self, texts: Sequence[str]) -> np.ndarray | None:
         """The model's own log-odds of a user who scores 0, float32 [n]; None if it learnt none."""
-        if getattr(self._model, "base_rate", None) is None:
+        if getattr(self.model, "base_rate", None) is None:
             return None
-        feedback = self._model.feedback
+        feedback = self.model.feedback
         with torch.inference_mode():
-            read = [self._model.text.read(self._model.text.tokenize([text])) for text in texts]
-            base_n = self._model.base_rate(torch.cat(read)).squeeze(-1)
+            read = [self.model.text.read(self.model.text.tokenize([text])) for text in texts]
+            base_n = self.model.base_rate(torch.cat(read)).squeeze(-1)
             if feedback is not None:
                 base_n = base_n + self.scale * feedback.level(texts)
             return np.asarray(base_n)
@@ -81,7 +81,7 @@ class QueryEncoder:
     @cached_property
     def words(self) -> frozenset[str]:
         """What the tower's tokenizer has in one piece: words that are spelt as they are meant."""
-        return frozenset(word.lstrip("Ġ▁") for word in self._model.text.tokenizer.get_vocab())
+        return frozenset(word.lstrip("Ġ▁") for word in self.model.text.tokenizer.get_vocab())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Query vectors of sentences as they stand, float32 [n, D]."""
@@ -105,7 +105,7 @@ class QueryEncoder:
         self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats
     ) -> Prompt:
         """A sentence sharpened by seed users' vectors (FOUND 4.4.2)."""
-        return tune(self._model, text, positives_PD, negatives_ND, population_UD)
+        return tune(self.model, text, positives_PD, negatives_ND, population_UD)
 
 
 def _vector(model: FoundModel, text: str) -> np.ndarray:

@@ -9,6 +9,7 @@
     ├── UnknownSnapshot (also a KeyError)
     ├── UnknownPrompt (also a KeyError)
     ├── UnknownAudience (also a KeyError)
+    ├── UnknownKey (also a KeyError)
     ├── MissingKind                      the snapshot holds no embeddings of that kind
     ├── SpaceMismatch                    two embedding spaces met in one computation
     └── VectorsUnavailable               Milvus is away or refused; the exact scan can stand in
@@ -58,6 +59,12 @@ class UnknownPrompt(OpenFoundError, KeyError):
 
 class UnknownAudience(OpenFoundError, KeyError):
     """The named audience was never saved here, or was deleted."""
+
+    __str__ = Exception.__str__
+
+
+class UnknownKey(OpenFoundError, KeyError):
+    """No API key has the given id, or it was revoked."""
 
     __str__ = Exception.__str__
 

@@ -25,7 +25,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -77,6 +77,7 @@ class FeatureStore:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._feast: Feast | None = None
+        self._ttl: dict[str, timedelta | None] = {}
 
     @property
     def feast(self) -> Feast:
@@ -98,6 +99,7 @@ class FeatureStore:
                     shutil.copyfile(self._registry, copy)
                 self._apply_to(copy)
             self._let_readers_read()
+        self._ttl.clear()
         if self._feast is not None:
             self._feast.refresh_registry()
 
@@ -249,7 +251,9 @@ class FeatureStore:
         if at is None:
             return 1, float("inf")  # Feast stamps a missing row with 0
         last = datetime.fromisoformat(at)
-        ttl = self._view(view).ttl
+        if view not in self._ttl:  # Feast rebuilds a view from its registry each time: 2 ms
+            self._ttl[view] = self._view(view).ttl
+        ttl = self._ttl[view]
         return _nanoseconds(last - ttl) if ttl else 1, _nanoseconds(last)
 
     # --- inside

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,17 +22,17 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from encoders import checkpoint
-from encoders.explain import Encode, Part, Tables, UserPast, decisive, explain, scored
+from encoders.alignment import FoundModel
+from encoders.explain import Part, UserPast, decisive, explain, scored
+from encoders.past import PastEncoder
 from encoders.query import QueryEncoder
 from encoders.text import LineEncoder
 from feature_repo import durable
 from feature_repo.manifest import Manifest
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
-from ray_jobs import frames, retrieval
+from ray_jobs import retrieval
 from ray_jobs.command import Job, console, main
-from ray_jobs.objectives import collate_for
-from ray_jobs.space import encode_rows
 
 DEMANDS = ("CAT FOOD", "YOGURT", "BEERS/ALES", "COFFEE", "DIAPERS & DISPOSABLES", "FROZEN PIZZA")
 NUM = 5
@@ -59,7 +60,8 @@ def run(settings: ExplanationStudy) -> dict[str, Any]:
     parents = {s.name: s.parent for s in catalogue.items if s.parent}
     asked = {s.name: s.sentence(horizon_days=manifest.horizon_days) for s in catalogue.headings}
     demands = [name for name in DEMANDS if name in asked] or sorted(asked)[:6]
-    encode = encode_with(workspace, directory)
+    model, _ = checkpoint.load(directory, expect="alignment")
+    encode = partial(PastEncoder(cast(FoundModel, model), workspace.cache), joint_only=True)
     lines = LineEncoder(workspace.cache)
     rng = np.random.default_rng(settings.seed)
     rows: list[dict[str, Any]] = []
@@ -88,21 +90,6 @@ def run(settings: ExplanationStudy) -> dict[str, Any]:
     durable.write(out / "explanations.json", json.dumps(report, indent=2).encode())
     console.print({key: value for key, value in report.items() if key != "each"})
     return report
-
-
-def encode_with(workspace: Workspace, directory: Path) -> Encode:
-    """The real encoder, through the collate that batch embedding uses."""
-    model, _ = checkpoint.load(directory, expect="alignment")
-    lines = LineEncoder(workspace.cache)
-    sentences = LineEncoder(workspace.cache, model=model.config.text.model)
-
-    def encode(tables: Tables, ids: Sequence[str]) -> np.ndarray:
-        history = frames.history(dict(tables), lines, sentences)
-        last = max(history.times_R)
-        rows = history.rows(list(ids), [int(last)] * len(ids))
-        return encode_rows(model, collate_for(model, history), rows)["fused"]
-
-    return encode
 
 
 def _sampled(

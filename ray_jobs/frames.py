@@ -7,12 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from encoders.batch import History
 from encoders.purchases import PurchaseHistory
 from encoders.text import LineEncoder
 
-SEARCH_VIEW = "search_weekly"
-HABITS_VIEW = "habits_weekly"
 PURCHASES_VIEW = "purchases_weekly"
 
 
@@ -26,20 +23,6 @@ def save(tables: dict[str, pa.Table], directory: Path) -> None:
 def read(directory: Path) -> dict[str, pa.Table]:
     """What :func:`save` wrote."""
     return {path.stem: pq.read_table(path) for path in sorted(directory.glob("*.parquet"))}
-
-
-def history(
-    tables: dict[str, pa.Table], lines: LineEncoder, sentences: LineEncoder | None = None
-) -> History:
-    """Weekly rows as a history that batches are cut from.
-
-    Args:
-        sentences: the text tower's language model, through which habits are read.
-    """
-    rows = tables["behaviour_weekly"], tables["profile_weekly"], tables.get(SEARCH_VIEW)
-    cut = History(*rows, lines, tables.get(HABITS_VIEW), sentences or lines)
-    lines.save()
-    return cut
 
 
 def purchases(tables: dict[str, pa.Table], lines: LineEncoder) -> PurchaseHistory:

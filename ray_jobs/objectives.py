@@ -20,16 +20,17 @@ from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.assortment import AssortmentCounts
 from encoders.batch import Collate, History
-from encoders.behaviour import BehaviourConfig, BehaviourEncoder
+from encoders.behaviour import BehaviourEncoder
 from encoders.catalogue import Catalogue
 from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
+from encoders.past import collate_for, cut_history, window_text, word_pieces
 from encoders.purchases import PurchaseHistory, fit_vocabularies
 from encoders.search import SearchEncoder
 from encoders.shopper_bert import ShopperBert
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
-from encoders.text import MINILM, LineEncoder, load_language_model
+from encoders.text import MINILM, LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
 from ray_jobs import feedback, frames, pretext
@@ -74,7 +75,7 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
         return _shopper_bert(spec, frames.purchases(tables, lines))
     same = spec.preset.text.model == MINILM
     sentences = lines if same else LineEncoder(Path(spec.cache), model=spec.preset.text.model)
-    history = frames.history(tables, lines, sentences)
+    history = cut_history(tables, lines, sentences)
     if spec.stage == "alignment":
         return _alignment(spec, history, tables, sentences, world_size)
     return _PRETRAINING[spec.stage](spec, history)
@@ -86,7 +87,7 @@ def _behaviour(spec: StageSpec, history: History) -> Objective:
     model.fit_lines(torch.from_numpy(history.lines_VE))
     model = _warm(model, spec)
     collate = Collate(
-        history, windows=model.config.pretrain_windows, **_window_text(model.config)
+        history, windows=model.config.pretrain_windows, **window_text(model.config)
     )  # fmt: skip
     return Objective(model, _rows(spec, collate, np.arange(len(history.user_ids))))
 
@@ -297,43 +298,6 @@ def fitted_columns(spec: StageSpec, history: History) -> TabularConfig:
     columns = TableColumns.fit(history.profile, without_prefix=without)
     config = spec.preset.taught("tabular", spec.preset.tabular)
     return replace(config, vocabularies=columns.vocabularies, scales=columns.scales)
-
-
-def collate_for(model: FoundModel, history: History, *, joint_only: bool = False) -> Collate:
-    """The collate that fits a model: its windows, columns and search tokens.
-
-    Args:
-        joint_only: leave out what stands beside the joint space, which no loss reads.
-    """
-    config = model.config
-    return Collate(
-        history,
-        windows=config.windows,
-        table=None if config.tabular is None else config.tabular.columns,
-        search_tokens=None if config.search is None else word_pieces(),
-        max_tokens=64 if config.search is None else config.search.max_tokens,
-        habit_windows=0 if config.habits is None else config.habits.windows,
-        assortment=None if joint_only else config.assortment,
-        **_window_text(config.behaviour),
-    )
-
-
-def _window_text(config: BehaviourConfig | None) -> dict[str, Any]:
-    """How a collate reads windows as text, where the behaviour encoder wants that."""
-    if config is None or config.window_encoder != "albert":
-        return {}
-    return {"line_tokens": word_pieces(), "window_tokens": config.max_tokens}
-
-
-def word_pieces() -> Callable[[str], list[int]]:
-    """Word pieces of one line or search text, closed by a separator."""
-    tokenizer, _ = load_language_model(MINILM)
-
-    def tokenize(text: str) -> list[int]:
-        pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*pieces, tokenizer.sep_token_id]
-
-    return tokenize
 
 
 _PRETRAINING = {"behaviour": _behaviour, "tabular": _tabular, "search": _search}

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
+from encoders.past import SEARCH_VIEW, VIEWS
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.store import FeatureStore
-from ray_jobs.frames import HABITS_VIEW, PURCHASES_VIEW, SEARCH_VIEW
+from ray_jobs.frames import PURCHASES_VIEW
 
 WEEK = timedelta(days=7)
 
@@ -20,7 +21,7 @@ def views_of(model: str) -> tuple[str, ...]:
     """The weekly views that a model reads, whether or not a workspace has them all."""
     if model == "shopper_bert":
         return (PURCHASES_VIEW,)
-    return ("behaviour_weekly", "profile_weekly", HABITS_VIEW, SEARCH_VIEW)
+    return VIEWS
 
 
 def window_grid(last: datetime, num: int) -> list[datetime]:

@@ -19,7 +19,7 @@ from torch import nn
 
 from encoders import checkpoint
 from encoders.alignment import FoundModel
-from encoders.batch import Collate
+from encoders.past import collate_for, cut_history, encode_rows, num_windows
 from encoders.purchases import PurchaseBatch, PurchaseCollate
 from encoders.shopper_bert import ShopperBert, ShopperBertConfig
 from encoders.text import LineEncoder
@@ -30,9 +30,7 @@ from feature_repo.transforms import micros, open_tables, users_before, window_en
 from ray_jobs import frames, retrieval
 from ray_jobs.build_features import Dataset
 from ray_jobs.command import parse_date
-from ray_jobs.objectives import collate_for
 
-_BATCH = 512
 _PURCHASE_BATCH = 64  # users, each with several stretches of their log
 
 
@@ -121,12 +119,10 @@ def embed_at(
 def _found_vectors(
     workspace: Workspace, model: FoundModel, users: list[str], date: datetime, weeks: int
 ) -> dict[str, np.ndarray]:
-    config = model.config
-    longer = [part.windows for part in (config.habits, config.assortment) if part is not None]
-    ends = retrieval.window_grid(date, max([config.windows, *longer]))
+    ends = retrieval.window_grid(date, num_windows(model))
     tables = retrieval.weekly_rows(workspace, users, ends)
-    sentences = LineEncoder(workspace.cache, model=config.text.model)
-    history = frames.history(tables, LineEncoder(workspace.cache), sentences)
+    sentences = LineEncoder(workspace.cache, model=model.config.text.model)
+    history = cut_history(tables, LineEncoder(workspace.cache), sentences)
     rows = history.rows(users, [micros(date)] * len(users))
     if (missing := int((rows < 0).sum())) > 0:
         raise InputError(
@@ -134,18 +130,6 @@ def _found_vectors(
             "`python -m ray_jobs.build_features` as of that date"
         )
     return encode_rows(model, collate_for(model, history), rows)
-
-
-@torch.inference_mode()
-def encode_rows(model: FoundModel, collate: Collate, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Vectors by kind of some history rows, float32 [n, dim]."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(rows), _BATCH):
-        batch = collate(rows[start : start + _BATCH])
-        vectors = model.modalities(batch)
-        for kind, vector in {**vectors, "fused": model.fuse(vectors, batch)}.items():
-            parts.setdefault(kind, []).append(vector.float().numpy())
-    return {kind: np.concatenate(pieces) for kind, pieces in parts.items()}
 
 
 def _purchase_vectors(

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
+from sdk.access import AuditLine, AuditPage, KeyInfo, KeyList, NewKey
 from sdk.audience import Audience, Embeddings, Member
 from sdk.client import AsyncClient, Client
 from sdk.errors import (
@@ -37,9 +38,11 @@ from sdk.errors import (
     UnexpectedAnswer,
     UsageError,
 )
+from sdk.explaining import Explanations, Portrait
 from sdk.jobs import JobInfo, RayJobs
 from sdk.planning import Plan
 from sdk.reaching import Reach
+from sdk.rules import Rule
 from sdk.saved import (
     AudienceChange,
     AudiencePage,
@@ -68,21 +71,28 @@ __all__ = [
     "Audience",
     "AudienceChange",
     "AudiencePage",
+    "AuditLine",
+    "AuditPage",
     "AuthenticationError",
     "Client",
     "ConnectionFailed",
     "Deleted",
     "Delivery",
     "Embeddings",
+    "Explanations",
     "Health",
     "InvalidRequest",
     "JobFailed",
     "JobInfo",
+    "KeyInfo",
+    "KeyList",
     "Member",
+    "NewKey",
     "NotFound",
     "OpenFoundError",
     "Overlap",
     "PermissionDenied",
+    "Portrait",
     "Prompt",
     "RateLimited",
     "RayJobs",
@@ -101,6 +111,7 @@ __all__ = [
     "audiences",
     "delete_audience",
     "embeddings",
+    "explain",
     "export",
     "get_audience",
     "health",
@@ -108,6 +119,7 @@ __all__ = [
     "members",
     "overlap",
     "plan",
+    "portrait",
     "reach",
     "rerun",
     "rollback",
@@ -179,6 +191,34 @@ def reach(
 ) -> Reach:
     """How many users a demand fits how well, and what each size of audience would bring."""
     return _client().reach(text, prompt=prompt, kind=kind, rewrite=rewrite, bins=bins, **choosing)
+
+
+def explain(
+    ids: Iterable[str],
+    text: str | None = None,
+    *,
+    prompt: str | Prompt | None = None,
+    audience: str | None = None,
+    rules: Rule | Mapping[str, Any] | None = None,
+    top: int = 5,
+    **options: Any,
+) -> Explanations:
+    """What carried the scores of up to 20 users for a demand, or for a saved audience's."""
+    return _client().explain(
+        ids, text, prompt=prompt, audience=audience, rules=rules, top=top, **options
+    )
+
+
+def portrait(
+    text: str | None = None,
+    *,
+    audience: str | None = None,
+    days: int = 84,
+    top: int = 10,
+    **options: Any,
+) -> Portrait:
+    """What tells an audience from everybody: as :func:`target` picks it, or a saved one."""
+    return _client().portrait(text, audience=audience, days=days, top=top, **options)
 
 
 def save(

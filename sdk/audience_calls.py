@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, Unpack
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Unpack
 
 import httpx
 
 from sdk.audience import Audience
 from sdk.calls import ARROW, Call, audience_reader, chosen, listed, reader, target_request, valid
 from sdk.errors import UsageError
+from sdk.explaining import ExplainRequest, Explanations, Portrait, PortraitRequest
 from sdk.planning import Plan, PlanRequest
 from sdk.reaching import LookalikeRequest, Reach, ReachRequest
+from sdk.rules import Rule
 from sdk.saved import (
     AudienceChange,
     AudiencePage,
@@ -72,6 +74,49 @@ def reach(
         **chosen(choosing),
     )  # fmt: skip
     return Call("POST", "/v1/reach", reader(Reach), body=request, repeatable=True)
+
+
+def explain(
+    ids: Iterable[str],
+    text: str | None = None,
+    *,
+    prompt: str | Prompt | None = None,
+    audience: str | None = None,
+    rules: Rule | Mapping[str, Any] | None = None,
+    top: int = 5,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    split: bool = True,
+) -> Call[Explanations]:
+    """Ask what carried users' scores."""
+    prompt_id = prompt.prompt if isinstance(prompt, Prompt) else prompt
+    request = valid(
+        ExplainRequest, user_ids=listed("ids", ids), text=text, prompt=prompt_id,
+        audience=audience, rules=rules, top=top, kind=kind, rewrite=rewrite, split=split,
+    )  # fmt: skip
+    return Call("POST", "/v1/explain", reader(Explanations), body=request, repeatable=True)
+
+
+def portrait(
+    text: str | None = None,
+    *,
+    audience: str | None = None,
+    days: int = 84,
+    top: int = 10,
+    prompt: str | Prompt | None = None,
+    kind: str = DEFAULT_KIND,
+    rewrite: bool = True,
+    split: bool = True,
+    **choosing: Unpack[Choosing],
+) -> Call[Portrait]:
+    """Ask what tells an audience from everybody."""
+    picked = text is not None or prompt is not None or bool(chosen(choosing))
+    target = (
+        target_request(text, prompt=prompt, kind=kind, rewrite=rewrite, split=split, **choosing)
+        if picked or audience is None else None
+    )  # fmt: skip
+    request = valid(PortraitRequest, target=target, audience=audience, days=days, top=top)
+    return Call("POST", "/v1/portrait", reader(Portrait), body=request, repeatable=True)
 
 
 def save(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from sdk import cli_audiences, cli_jobs, display
+from sdk import cli_access, cli_audiences, cli_jobs, cli_why, display
 from sdk.audience import Audience
 from sdk.cli_options import (
     Buyers,
@@ -77,6 +77,8 @@ app.command(
 )(cli_jobs.submit)
 app.add_typer(cli_jobs.app, name="job")
 app.add_typer(cli_audiences.app, name="audience")
+app.add_typer(cli_access.app, name="keys")
+app.command(epilog="Example: openfound audit --action export")(cli_access.audit)
 app.command(
     epilog="Example: openfound lookalike --seeds buyers.txt --size 1000 --out like.parquet"
 )(cli_audiences.lookalike)
@@ -84,6 +86,12 @@ app.command(epilog='Example: openfound plan "will buy cat food, not bought in th
     cli_audiences.plan
 )
 app.command(epilog='Example: openfound reach "will buy diapers next month"')(cli_audiences.reach)
+app.command(epilog='Example: openfound explain 12 99 --text "will buy diapers next month"')(
+    cli_why.explain
+)
+app.command(epilog='Example: openfound portrait "will buy diapers next month" --size 500')(
+    cli_why.portrait
+)
 
 
 def _print_version(wanted: bool) -> None:

@@ -21,7 +21,9 @@ import tenacity
 
 from sdk import calls
 from sdk.audience import Audience, Embeddings
+from sdk.client_access import AccessMethods, AsyncAccessMethods
 from sdk.client_audiences import AsyncAudienceMethods, AudienceMethods
+from sdk.client_why import AsyncWhyMethods, WhyMethods
 from sdk.errors import RateLimited, Unavailable
 from sdk.selection import Choosing
 from sdk.settings import Settings, http_options, proxy_for
@@ -35,7 +37,7 @@ CONNECT_RETRIES: Final = 2
 Answer = TypeVar("Answer")
 
 
-class Client(AudienceMethods):
+class Client(AudienceMethods, AccessMethods, WhyMethods):
     """Talks to one OpenFound service; safe to share between threads.
 
     >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -157,7 +159,7 @@ class Client(AudienceMethods):
         return call.answer(response)
 
 
-class AsyncClient(AsyncAudienceMethods):
+class AsyncClient(AsyncAudienceMethods, AsyncAccessMethods, AsyncWhyMethods):
     """``Client`` for asyncio: the same methods, awaited."""
 
     def __init__(

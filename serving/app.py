@@ -36,6 +36,8 @@ from feature_repo.settings import (
 )
 from serving import cluster
 from serving.auth import KEYS_VARIABLE, ApiKeys
+from serving.console.secret import secret_from_env
+from serving.rates import rate_from
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -57,8 +59,8 @@ class Deploy(BaseModel):
 def build(args: dict[str, Any]) -> Application:
     """The Serve application; ``args`` are the fields of :class:`Deploy`.
 
-    Raises :class:`InputError` if there are no keys and ``insecure`` is not set, or if the rewriter
-    lacks what it needs.
+    Raises :class:`InputError` if there are no keys and ``insecure`` is not set, if the rate limit
+    cannot be meant, or if the rewriter lacks what it needs.
     """
     deploy = Deploy.model_validate(args)
     workspace = Workspace.from_env(deploy.workspace)
@@ -77,6 +79,8 @@ def build(args: dict[str, Any]) -> Application:
         milvus_uri(),
         deploy.rewriter,
         endpoint,
+        rate_from(os.environ),
+        secret_from_env(),
     )
 
 
@@ -112,7 +116,10 @@ def run(
         )
         healthy, detail = cluster.health(address)
         _say(f"OpenFound at {address}: " + (f"serves {detail}" if healthy else detail))
-        _say(f"Interface: {address}/docs. To stop: Ctrl-C, or kill {os.getpid()}.")
+        _say(f"Console: {address}/ (sign in with a key).")
+        _say(
+            f"Interface: {address}/docs (password: a key). To stop: Ctrl-C, or kill {os.getpid()}."
+        )
         threading.Event().wait()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from sdk.arrow import encode_audience, wants_arrow
@@ -23,31 +23,31 @@ from sdk.saved import (
     SendAudience,
 )
 from sdk.types import TargetResponse
-from serving.answers import ARROW, arrow, errors, json_rows
+from serving.answers import ARROW, BINARY, arrow, errors, json_rows
 from serving.audiences import SavedAudiences
-from serving.auth import Caller, admin, caller, reader
+from serving.auth import Who, guarded
 from serving.exports import MEDIA_TYPES, SUFFIXES, export
 from serving.webhook import Webhook
 
 
-def _audiences(request: Request) -> SavedAudiences:
+async def _audiences(request: Request) -> SavedAudiences:
     found: SavedAudiences = request.app.state.audiences
     return found
 
 
-def _webhook(request: Request) -> Webhook:
+async def _webhook(request: Request) -> Webhook:
     found: Webhook = request.app.state.webhook
     return found
 
 
 Saved = Annotated[SavedAudiences, Depends(_audiences)]
-Who = Annotated[Caller, Depends(caller)]
 AudienceId = Annotated[str, Path(max_length=128, description="Id of the audience.")]
-_USUAL: Final = (401, 404, 422, 429, 500, 503)
+_USUAL: Final = (401, 403, 404, 422, 429, 500, 503)
 _CHANGE: Final = (401, 403, 404, 409, 413, 422, 429, 500, 503)
 
-routes = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(reader)])
-changes = APIRouter(prefix="/v1", tags=["audiences"], dependencies=[Depends(admin)])
+routes = guarded("read", "target", tag="audiences")
+changes = guarded("target", tag="audiences")
+exports = guarded("export", tag="audiences")
 
 
 @changes.post("/audiences", status_code=201, responses=errors(*_CHANGE))
@@ -68,7 +68,7 @@ def list_audiences(
     return audiences.page(limit, after)
 
 
-@routes.post("/audiences/overlap", responses=errors(401, 404, 413, 422, 429, 500, 503))
+@routes.post("/audiences/overlap", responses=errors(401, 403, 404, 413, 422, 429, 500, 503))
 def overlap(asked: OverlapRequest, audiences: Saved) -> Overlap:
     """How many members saved audiences share, pair by pair."""
     return audiences.overlap(asked.ids)
@@ -114,15 +114,15 @@ def delete_audience(audience: AudienceId, audiences: Saved, who: Who) -> Deleted
     return Deleted(id=audience)
 
 
-@routes.get(
+@exports.get(
     "/audiences/{audience}/export",
     response_class=Response,
     responses={
         200: {
             "description": "The file.",
             "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in MEDIA_TYPES.values()
+                kind: {"schema": {"type": "object"} if name == "iab" else BINARY}
+                for name, kind in MEDIA_TYPES.items()
             },
         },
         **errors(*_USUAL),
@@ -146,7 +146,7 @@ def export_audience(
     return StreamingResponse(pieces, media_type=MEDIA_TYPES[format], headers=disposition)
 
 
-@changes.post(
+@exports.post(
     "/audiences/{audience}/send",
     responses=errors(401, 403, 404, 413, 422, 429, 500, 502, 503),
 )

@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 from feature_repo import durable
 from feature_repo.errors import InputError, ManifestError, UnknownAudience
 from feature_repo.settings import Workspace
-from serving.database import AudienceRow, AuditRow, RunRow
+from serving.audit import AuditLog
+from serving.database import AudienceRow, RunRow
 
 _ID_BYTES: Final = 8
 Floats = npt.NDArray[np.float32]
@@ -82,6 +83,7 @@ class AudienceStore:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._workspace, self._engine, self._clock = workspace, engine, clock
+        self.log = AuditLog(engine, clock=clock)
 
     # --- writing
 
@@ -118,11 +120,7 @@ class AudienceStore:
 
     def note(self, who: str, action: str, audience: str | None, **detail: Any) -> None:
         """Add a line to the audit log."""
-        row = AuditRow(
-            at=self._clock(), who=who, action=action, audience_id=audience, detail=detail
-        )
-        with Session(self._engine) as session, session.begin():
-            session.add(row)
+        self.log.note(who, action, audience, **detail)
 
     # --- reading
 
@@ -182,16 +180,6 @@ class AudienceStore:
         """Ids of the members at the latest run. Raises UnknownAudience."""
         ids: list[str] = self.members(self.get(audience).latest)["user_id"].to_pylist()  # type: ignore[valid-type]
         return ids
-
-    def audit(self, limit: int = 100) -> Iterable[dict[str, Any]]:
-        """The latest lines of the audit log, newest first."""
-        query = sa.select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
-        with Session(self._engine) as session:
-            return [
-                {"at": row.at, "who": row.who, "action": row.action,
-                 "audience": row.audience_id, "detail": row.detail}
-                for row in session.scalars(query)
-            ]  # fmt: skip
 
     # --- inside
 

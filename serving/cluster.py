@@ -48,6 +48,8 @@ _ENVIRONMENT: Final = {
     # Serve's proxy asks a replica how long its queue is, and backs off if the answer takes longer:
     # with the default of 0.1 s a busy replica gets a quarter of the requests that it could do.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
+    # A proxy that is not ready in time is killed and started anew: with 5 s, for ever if busy.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "GRPC_VERBOSITY": "NONE",  # a lost Milvus is reported by us, once
 }
 _LOCAL_ENVIRONMENT: Final = {

@@ -75,8 +75,28 @@ class RunRow(Base):
     created_at: Mapped[datetime] = mapped_column(_Utc)
 
 
+class KeyRow(Base):
+    """An API key: SHA-256 of its secret, and of the one before while their times overlap."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(100))
+    owner: Mapped[str] = mapped_column(sa.String(200))
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    previous_digest: Mapped[str | None] = mapped_column(sa.String(64))
+    overlap_until: Mapped[datetime | None] = mapped_column(_Utc)
+    scopes: Mapped[list[Any]] = mapped_column(sa.JSON)
+    rate: Mapped[str | None] = mapped_column(sa.String(50))
+    created_at: Mapped[datetime] = mapped_column(_Utc)
+    expires_at: Mapped[datetime | None] = mapped_column(_Utc)
+    rotated_at: Mapped[datetime | None] = mapped_column(_Utc)
+    last_used_at: Mapped[datetime | None] = mapped_column(_Utc)
+    revoked_at: Mapped[datetime | None] = mapped_column(_Utc)
+
+
 class AuditRow(Base):
-    """Who did what with an audience; never changed, never deleted with it."""
+    """Who did what; never changed, and never deleted with what it was done to."""
 
     __tablename__ = "audit"
 

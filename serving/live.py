@@ -33,6 +33,7 @@ from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.store import FeatureStore
 from serving.calibrated import Calibrator
+from serving.explain import Explainer, ExplainerOf, explainer
 from serving.nearest import Rows
 from serving.planning import Reader, demand_reader
 
@@ -82,6 +83,7 @@ class Opened:
     rules: RuleFilter
     calibrators: Mapping[str, Calibrator]  # empty if the snapshot carries no calibration
     reader: Reader | None = None  # splits demands into rules and text
+    explainer: Explainer | None = None  # says what carried a score
 
 
 ReaderOf = Callable[[Workspace, Manifest, RuleFilter, Mapping[str, Encoder]], Reader | None]
@@ -100,6 +102,7 @@ class Opener:
     features: Callable[[Workspace], Features] = FeatureStore
     calibrators: Callable[[Workspace, Manifest], Mapping[str, Calibrator]] = _uncalibrated
     reader: ReaderOf = demand_reader
+    explainer: ExplainerOf = explainer
 
     def __call__(self, manifest: Manifest, before: Opened | None = None) -> Opened:
         """Open a snapshot; an encoder of the one ``before`` with the same weights is kept.
@@ -121,6 +124,7 @@ class Opener:
             manifest, encoders, matrices, rows, self.features(self.workspace), rules,
             self.calibrators(self.workspace, manifest),
             self.reader(self.workspace, manifest, rules, encoders),
+            self.explainer(self.workspace, manifest, encoders, matrices),
         )  # fmt: skip
 
     def _tower(self, manifest: Manifest, name: str, before: Opened | None) -> Encoder:

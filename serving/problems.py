@@ -26,6 +26,7 @@ from feature_repo.errors import (
     OpenFoundError,
     SpaceMismatch,
     UnknownAudience,
+    UnknownKey,
     UnknownPrompt,
     UnknownSnapshot,
     VectorsUnavailable,
@@ -41,6 +42,7 @@ STATUS: Final[dict[type[OpenFoundError], int]] = {
     UnknownSnapshot: 404,
     UnknownPrompt: 404,
     UnknownAudience: 404,
+    UnknownKey: 404,
     MissingKind: 404,
     SpaceMismatch: 409,
     InputError: 422,
@@ -57,7 +59,13 @@ HEADERS: Final[dict[bytes, bytes]] = {
     b"cache-control": b"no-store",
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
 }
+"""On every answer, whatever a route says."""
+POLICY_HEADER: Final = b"content-security-policy"
+POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
+"""On every answer of a route that has no policy of its own, as pages must."""
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +106,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    detail = str(error.detail)
+    status, detail = error.status_code, str(error.detail)
+    if status == 400:  # FastAPI's word for a body that breaks the JSON parser, e.g. by its depth
+        status, detail = 422, "The body cannot be read as JSON; it may be nested too deeply."
     if error.status_code == 404 and detail == "Not Found":
         detail = f"There is no {request.url.path} here; see /docs."
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"{request.url.path} takes {allowed}, not {request.method}."
-    return problem(error.status_code, detail, headers=error.headers)
+    return problem(status, detail, headers=error.headers)
 
 
 def _incident(error: Exception) -> Response:
@@ -130,6 +140,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 kept = [pair for pair in message.get("headers", ()) if pair[0] not in HEADERS]
+                if all(name != POLICY_HEADER for name, _ in kept):
+                    kept.append((POLICY_HEADER, POLICY))
                 message = {**message, "headers": [*kept, *HEADERS.items()]}
             await send(message)
 

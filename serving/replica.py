@@ -17,8 +17,10 @@ from ray.serve.config import BackpressureConfig
 
 from encoders.rewriting import DEFAULT, Choice
 from feature_repo.errors import NoLiveSnapshot, OpenFoundError, VectorsUnavailable
-from feature_repo.settings import Workspace, milvus_uri
-from serving.auth import ApiKeys, Scope
+from feature_repo.settings import Workspace, milvus_uri, redis_url
+from sdk.access import Scope
+from serving.auth import ApiKeys
+from serving.rates import DEFAULT_RATE, Rates
 
 # Imported where they are used: torch and Feast take ten seconds, which the process that only
 # deploys need not spend.
@@ -45,18 +47,22 @@ class Replica:
 
     Args:
         workspace: its directory, which every node must see under this path.
-        digests: digest → scope of the keys, or None: anybody may do anything.
+        digests: digest → scopes of the environment's keys, or None: anybody may do anything.
         vectors_uri: a Milvus to use, or None: the environment's there, or the workspace's own.
         rewriter, endpoint: who reads demands, and where the endpoint is if that is who.
+        rate: how often a key may ask.
+        console_secret: what the console's sessions are signed with, the same for every replica.
     """
 
     def __init__(
         self,
         workspace: str,
-        digests: dict[str, Scope] | None,
+        digests: dict[str, frozenset[Scope]] | None,
         vectors_uri: str | None,
         rewriter: Choice = DEFAULT,
         endpoint: EndpointSettings | None = None,
+        rate: str = DEFAULT_RATE,
+        console_secret: str | None = None,
     ) -> None:
         import torch
 
@@ -70,19 +76,26 @@ class Replica:
         from serving.audience_store import AudienceStore
         from serving.audiences import SavedAudiences
         from serving.database import open_database
+        from serving.keys import KeyStore
 
-        store = AudienceStore(place, open_database(place))
+        engine = open_database(place)
+        store = AudienceStore(place, engine)
         self._targeting = build_targeting(
             place, vectors_uri, _make_rewriter(rewriter, place, endpoint), store.member_ids
         )
         self._keys = None if digests is None else ApiKeys(digests)
+        self._kept_keys, self._rates = KeyStore(engine), Rates(rate, redis_url())
         self._audiences = SavedAudiences(self._targeting, store)
+        self._secret = console_secret
         _warm_up(self._targeting)
 
     def __serve_build_asgi_app__(self) -> Any:
         from serving.api import create_app
 
-        return create_app(self._targeting, self._keys, self._audiences)
+        return create_app(
+            self._targeting, self._keys, self._audiences,
+            kept_keys=self._kept_keys, rates=self._rates, console_secret=self._secret,
+        )  # fmt: skip
 
 
 def build_targeting(

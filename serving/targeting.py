@@ -104,7 +104,7 @@ class Targeting:
         members: Members = _no_audiences,
     ) -> None:
         self.live = live
-        self._nearest, self._members = nearest, members
+        self._nearest, self.members = nearest, members
         self._activate = activate or live.store.activate
         self._rollback = rollback or live.store.rollback
         self._prompts = PromptStore(live.store.workspace)
@@ -133,13 +133,13 @@ class Targeting:
             RuleError, NotCarried: the rules, or the cut, ask for what the snapshot does not know.
         """
         opened = opened or self.live.get()
-        _check_aligned(opened.manifest, request.kind)
+        check_aligned(opened.manifest, request.kind)
         request, halves = self.halved(request, opened)
         if vector is None or request.text is None and request.prompt is None:
-            query = self._query(opened, request)
+            query = self.query_of(opened, request)
         else:
             query = Query(vector)
-        among = eligible(opened, request.kind, request, self._members)
+        among = eligible(opened, request.kind, request, self.members)
         nearest = None if request.exact else self._nearest
         calibrate = _calibrate(opened, request, query)
         vector = None if query is None else query.vector
@@ -159,7 +159,7 @@ class Targeting:
     def plan(self, request: PlanRequest) -> Plan:
         """How a sentence is understood: its hard rules, its soft rest, and what was not read."""
         opened = self.live.get()
-        _check_aligned(opened.manifest, request.kind)
+        check_aligned(opened.manifest, request.kind)
         return plan_of(opened.reader, request.text)
 
     def lookalike(self, request: LookalikeRequest) -> Audience:
@@ -168,19 +168,39 @@ class Targeting:
         Raises what :meth:`target` raises, and InputError for too few seeds without a sentence.
         """
         opened, kind = self.live.get(), request.kind
-        _check_aligned(opened.manifest, kind)
+        check_aligned(opened.manifest, kind)
         query = lookalike_query_of(opened, request)
-        among = eligible(opened, kind, without_seeds(request), self._members)
+        among = eligible(opened, kind, without_seeds(request), self.members)
         found = select(opened, kind, query.vector, request, among)
         return answer(opened, kind, found, list(query.notes), query.vector)
+
+    def query_of(self, opened: Opened, request: TargetRequest | ReachRequest) -> Query | None:
+        """The query of a sentence as it is read, of a prompt as it was tuned; None of rules."""
+        if request.prompt is None:
+            if request.text is None:
+                return None
+            return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
+        space = opened.manifest.space
+        stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
+        record = stored.record
+        if request.text not in (None, record.text):
+            raise InputError(
+                f"text: prompt {record.id} sharpens {record.text!r}, got {request.text!r}; "
+                f"leave the text out, or tune a prompt for it"
+            )
+        note = (
+            f"Ranked by a prompt for {record.text!r} that {record.positives} + "
+            f"{record.negatives} seed users sharpened."
+        )
+        return Query(stored.query, (note,))
 
     def reach(self, request: ReachRequest) -> Reach:
         """How many users a demand fits how well. Raises what :meth:`target` raises."""
         opened, kind = self.live.get(), request.kind
-        _check_aligned(opened.manifest, kind)
-        query = self._query(opened, request)
+        check_aligned(opened.manifest, kind)
+        query = self.query_of(opened, request)
         assert query is not None  # ReachRequest sees to it
-        among = eligible(opened, request.kind, request, self._members)
+        among = eligible(opened, request.kind, request, self.members)
         scores = opened.matrices[kind].scores(query.vector)
         notes = list(query.notes)
         calibrate = _calibrate(opened, request, query)
@@ -214,7 +234,7 @@ class Targeting:
         """
         opened = self.live.get()
         manifest, kind = opened.manifest, request.kind
-        _check_aligned(manifest, kind)
+        check_aligned(manifest, kind)
         vectors = opened.matrices[kind].vectors
         tuned = opened.encoders[kind].tune(
             request.text,
@@ -279,26 +299,6 @@ class Targeting:
 
     # --- inside
 
-    def _query(self, opened: Opened, request: TargetRequest | ReachRequest) -> Query | None:
-        """Of a sentence as it is read, of a prompt as it was tuned: never rewritten."""
-        if request.prompt is None:
-            if request.text is None:
-                return None
-            return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
-        space = opened.manifest.space
-        stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
-        record = stored.record
-        if request.text not in (None, record.text):
-            raise InputError(
-                f"text: prompt {record.id} sharpens {record.text!r}, got {request.text!r}; "
-                f"leave the text out, or tune a prompt for it"
-            )
-        note = (
-            f"Ranked by a prompt for {record.text!r} that {record.positives} + "
-            f"{record.negatives} seed users sharpened."
-        )
-        return Query(stored.query, (note,))
-
     def _answering(self) -> str | None:
         try:
             return self.live.get().manifest.id
@@ -321,7 +321,8 @@ def _calibrate(
     return lambda scores: calibrator(request.text, query.vector, scores)
 
 
-def _check_aligned(manifest: Manifest, kind: str) -> None:
+def check_aligned(manifest: Manifest, kind: str) -> None:
+    """Raise MissingKind or NoSentences for a kind that no sentence can be asked of."""
     if kind in TOWERS:
         manifest.entry(kind)  # raises MissingKind
         return

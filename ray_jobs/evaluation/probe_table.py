@@ -22,9 +22,10 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from encoders import checkpoint
 from encoders.batch import Collate
+from encoders.past import cut_history
 from feature_repo import durable
 from feature_repo.transforms import micros
-from ray_jobs import frames, retrieval
+from ray_jobs import retrieval
 from ray_jobs.evaluation import msdp
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.subject import Subject
@@ -142,7 +143,7 @@ def tabular_vectors(subject: Subject, directory: Path) -> np.ndarray:
     model, _ = checkpoint.load(directory, expect="tabular")
     when, users = _when(subject)
     tables = retrieval.weekly_rows(subject.workspace, users, [when])
-    history = frames.history(tables, subject.lines)
+    history = cut_history(tables, subject.lines)
     collate = Collate(history, windows=1, table=model.config.columns)
     at = history.rows(users, [micros(when)] * len(users))
     pieces = [model(collate(at[n : n + _BATCH])) for n in range(0, len(at), _BATCH)]

@@ -12,12 +12,12 @@ from encoders.alignment import AlignmentConfig, FoundModel
 from encoders.explain import (
     AGGREGATES,
     TOLERANCE,
+    FutureSentences,
     Part,
     Tables,
     UserPast,
     decisive,
     explain,
-    nearest_sentences,
     scored,
     subject_of,
 )
@@ -154,10 +154,33 @@ def test_the_real_encoder_through_the_same_collate(
 def test_the_nearest_sentence_is_the_one_that_fits_the_user_and_not_everybody() -> None:
     everybody = np.array([[5.0, 0.0], [5.1, 0.1], [4.9, 0.0], [5.0, 2.0]])
     queries = np.eye(2)
-    [(sentence, above), _] = nearest_sentences(everybody[3], everybody, queries, ["all", "mine"])
+    sentences = FutureSentences(everybody, queries, ["all", "mine"])
+    [(sentence, above), _] = sentences.nearest(everybody[3])
     assert sentence == "mine" and above > 1
 
 
 def test_a_line_is_about_what_stands_before_its_colon() -> None:
     assert subject_of("CAT FOOD: DRY CAT FOOD") == "CAT FOOD"
     assert subject_of("red wine") == "red wine"
+
+
+def test_old_events_are_joined_by_subject_until_few_enough_are_left(one_user: Any) -> None:
+    weights = {"bread": 2.0, "cheese": 1.0, "dog food": 3.0}
+    apart = UserPast(one_user(), {})
+    events = [part for part in apart.parts if part.week_end is not None]
+    subjects = {(part.source, part.name) for part in events}
+    past = UserPast(one_user(), {}, most=len(subjects) + 2)
+    joined = [part for part in past.parts if part.week_end is not None]
+    assert len(subjects) <= len(joined) <= len(subjects) + 2 < len(events)
+    old = next(part for part in joined if part.earlier)
+    assert old.words() == (
+        f"{old.verb} {old.name} in {len(old.earlier) + 1} weeks up to {old.week_end:%Y-%m-%d}"
+    )
+    every = {(p.source, p.name, week) for p in joined for week in (p.week_end, *p.earlier)}
+    assert every == {(p.source, p.name, p.week_end) for p in events}
+    # Taken out together, they are what was there apart.
+    whole, ids = past.without([frozenset(joined)])
+    bare, _ = apart.without([frozenset(events)])
+    assert ids == ["variant-000000"] and whole == bare
+    found = explain(past, QUERY, counting(weights))
+    assert found.unexplained < TOLERANCE and found.score > 0

@@ -12,6 +12,7 @@ from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.batch import Collate
 from encoders.pairs import PairBatch
+from encoders.past import collate_for, cut_history
 from encoders.text import MINILM, LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.transforms import micros
@@ -140,10 +141,10 @@ def test_the_same_windows_are_read_online_as_in_training(copy: Any, bench: Any) 
     model = objectives.build(spec).model.eval()
     tables = frames.read(directory)
     lines = LineEncoder(copy.workspace.cache)
-    every = frames.history(tables, lines)
+    every = cut_history(tables, lines)
     users, time = sorted(set(every.user_ids)), micros(bench.AS_OF)
     user = next(u for u in users if every.rows([u], [time])[0] >= 0)
-    alone = frames.history(
+    alone = cut_history(
         {
             name: table.filter(pc.equal(table["user_id"], user))
             for name, table in tables.items()
@@ -153,7 +154,7 @@ def test_the_same_windows_are_read_online_as_in_training(copy: Any, bench: Any) 
     )
     vectors = []
     for history in (every, alone):
-        collate: Collate = objectives.collate_for(model, history)
+        collate: Collate = collate_for(model, history)
         with torch.no_grad():
             vectors.append(model(collate(history.rows([user], [time]))))
     torch.testing.assert_close(vectors[0], vectors[1], atol=1e-5, rtol=1e-4)

@@ -123,6 +123,27 @@ PLAN = {
     "rules_in_words": "not bought", "horizon_days": None, "not_understood": ["x"], "notes": [],
 }  # fmt: skip
 
+PART = {
+    "words": "bought cats", "modality": "behaviour", "name": "CATS", "verb": "bought",
+    "week_end": "2017-09-11T00:00:00Z", "weeks": 1, "contribution": 0.4,
+}  # fmt: skip
+WHY = {
+    **{k: RUN[k] for k in ("snapshot", "space", "as_of", "horizon_days")},
+    "weeks": 52, "tolerance": 0.001, "missing": ["9"], "notes": ["n"],
+    "users": [{"user_id": "4", "score": 0.5, "base": 0.1, "eligible": False,
+               "modalities": {"behaviour": 0.4}, "contributions": [PART], "rest": 0.0,
+               "unexplained": 0.0, "decisive": [PART], "score_without": 0.1,
+               "latest": [{"words": "bought cats", "verb": "bought", "subject": "CATS",
+                           "week_end": "2017-09-11T00:00:00Z"}],
+               "sentences": [{"text": "will buy cats", "deviations": 2.0}]}],
+}  # fmt: skip
+PORTRAIT = {
+    "snapshot": "s", "as_of": RUN["as_of"], "size": 2, "population": 9, "days": 84, "notes": [],
+    "behaviour": [{"verb": "bought", "subject": "CATS", "share": 0.5, "everybody": 0.1,
+                   "lift": 4.8, "deviations": 3.0}],
+    "profile": [{"column": "plan", "value": None, "share": 1.0, "everybody": 0.4, "lift": 2.0}],
+}  # fmt: skip
+
 
 @pytest.fixture
 def fake() -> Fake:
@@ -132,7 +153,7 @@ def fake() -> Fake:
         "/v1/audiences/overlap": OVERLAP, "/v1/audiences/a1/export": b"user_id,score\n1,2\n",
         "/v1/audiences/a1/send": {"audience": "a1", "users": 2, "requests": 1, "attempts": 1},
         "/v1/reach": REACH,
-        "/v1/plan": PLAN,
+        "/v1/plan": PLAN, "/v1/explain": WHY, "/v1/portrait": PORTRAIT,
         "/v1/lookalike": {**RUN, "users": [{"user_id": "4", "score": 0.5}], "notes": []},
         "/v1/audiences/a1/members": {**RUN, "users": [{"user_id": "4", "score": 0.5}]},
     }  # fmt: skip
@@ -149,6 +170,8 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
             client.get_audience("a1"), client.rerun("a1"), client.overlap(["a1", "a2"]),
             client.send("a1", "https://x.example/"), client.reach("cats", rules=FOOD),
             client.plan("cats, not bought in 9 days"),
+            client.explain(["4", "9"], "cats", rules=FOOD), client.portrait(audience="a1"),
+            client.portrait("cats", share=0.1, days=9),
             client.lookalike(["1", "2"], text="cats", min_score=0.1).ids,
             client.members("a1", "holdout").ids,
             client.export("a1", tmp_path / "a.csv", format="csv").read_bytes(),
@@ -163,6 +186,9 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
                 await client.overlap(["a1", "a2"]), await client.send("a1", "https://x.example/"),
                 await client.reach("cats", rules=FOOD),
                 await client.plan("cats, not bought in 9 days"),
+                await client.explain(["4", "9"], "cats", rules=FOOD),
+                await client.portrait(audience="a1"),
+                await client.portrait("cats", share=0.1, days=9),
                 (await client.lookalike(["1", "2"], text="cats", min_score=0.1)).ids,
                 (await client.members("a1", "holdout")).ids,
                 (await client.export("a1", tmp_path / "b.csv", format="csv")).read_bytes(),
@@ -173,7 +199,11 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
     assert (method, path, body["holdout"]) == ("POST", "/v1/audiences", 0.1)
     assert body["target"]["share"] == 0.2 and "size" not in body["target"]
     assert body["target"]["rules"] == FOOD | {"rule": FOOD["rule"] | {"measure": "count"}}
-    assert first[8][1] == "/v1/audiences/a1/members?part=holdout"
+    assert first[11][1] == "/v1/audiences/a1/members?part=holdout"
+    explain, saved, picked = (body for path, body in [one[1:] for one in first[7:10]])
+    assert explain["user_ids"] == ["4", "9"] and explain["rules"]["type"] == "not"
+    assert saved["audience"] == "a1" and "target" not in saved
+    assert picked["target"]["share"] == 0.1 and picked["days"] == 9
 
 
 @pytest.fixture
@@ -202,6 +232,10 @@ def test_commands_show_tables_and_json(command: Any, fake: Fake, tmp_path: Path)
         (("audience", "overlap", "a1", "a2"), "1 (33%)"),
         (("audience", "send", "a1", "https://x.example/"), "sent 2 users"),
         (("reach", "cats"), "chance does as well"),
+        (("explain", "4", "9", "--text", "cats"), "without bought cats: 0.1000"),
+        (("explain", "4", "--audience", "a1"), "hard rules keep this user out"),
+        (("portrait", "cats", "--size", "2"), "4.8"),
+        (("portrait", "--audience", "a1", "--json"), '"everybody": 0.1'),
         (("lookalike", "--seeds", str(seeds), "--size", "1"), "0.5000"),
         (("audience", "save", "Cats", "cats", "--holdout", "0.1"), "heldout 10%"),
         (("audience", "export", "a1", str(tmp_path / "c.csv"), "--format", "csv"), "wrote"),

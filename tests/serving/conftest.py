@@ -20,6 +20,8 @@ from encoders.catalogue import Subject
 from encoders.checkpoint import fingerprint
 from encoders.demand import DemandParser
 from encoders.demand_subjects import Subjects
+from encoders.posterior import Population, posterior_query
+from encoders.prompt import Prompt, TuneConfig
 from encoders.query import Query
 from feature_repo import durable, schema
 from feature_repo.facts import write_facts
@@ -36,6 +38,8 @@ from feature_repo.rule_filter import RuleFilter
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore, part_name
 from feature_repo.transforms import open_tables
+from sdk.explaining import Contribution, Explained
+from serving.explain import Explainer
 from serving.live import LiveSnapshot, Opener
 
 AS_OF = datetime(2017, 9, 11, tzinfo=UTC)
@@ -58,6 +62,16 @@ class HashEncoder:
 
     def understand(self, text: str, *, rewrite: bool) -> Query:
         return Query(self.encode([text])[0])
+
+    def tune(
+        self, text: str, positives: np.ndarray, negatives: np.ndarray, population: np.ndarray
+    ) -> Prompt:
+        """By the real posterior."""
+        query = posterior_query(
+            self.encode([text])[0], positives, negatives, Population.of(population, power=0.5),
+            strength=1.0, belief=1.0,
+        )  # fmt: skip
+        return Prompt(text, np.zeros((0, 4), np.float32), query, TuneConfig(strength=1.0))
 
 
 class MatrixFeatures:
@@ -104,6 +118,30 @@ def shop_reader(
         return None
     ground = Subjects([Subject("purchase", "CAT FOOD", 2, "PETS", 9)])
     return DemandParser(rules.vocabulary, ground, as_of=manifest.as_of)
+
+
+class OneReason(Explainer):
+    """Explains every score by one purchase of cat food; the real one is tested on real weights."""
+
+    def __init__(self, *collaborators: object) -> None:
+        self.weeks, self._matrix = 52, collaborators[3]["fused"]
+
+    def rows(self, users: Sequence[str]) -> dict[str, pa.Table]:
+        return {}
+
+    def __call__(
+        self, tables: object, user: str, row: int, query: np.ndarray, *, top: int
+    ) -> Explained:
+        score = float(self._matrix.vectors[row] @ query)
+        part = Contribution(
+            words="bought cat food in the week before 2017-09-11", modality="behaviour",
+            name="CAT FOOD", verb="bought", week_end=AS_OF, weeks=1, contribution=score,
+        )  # fmt: skip
+        return Explained(
+            user_id=user, score=score, base=0.0, modalities={"behaviour": score},
+            contributions=[part], rest=0.0, unexplained=0.0, decisive=[part], score_without=0.0,
+            latest=[], sentences=[],
+        )  # fmt: skip
 
 
 class World:
@@ -174,8 +212,12 @@ class World:
         )
 
     def reading(self) -> LiveSnapshot:
-        """The same, with a reader of demands over the made-up shop's words."""
-        return self.live(Opener(self.workspace, HashEncoder, MatrixFeatures, reader=shop_reader))
+        """The same, with a reader of demands over the made-up shop's words, and reasons."""
+        return self.live(
+            Opener(
+                self.workspace, HashEncoder, MatrixFeatures, reader=shop_reader, explainer=OneReason
+            )
+        )
 
     @staticmethod
     def _kind(staged: Path, snapshot_id: str, kind: str, seed: int, as_of: datetime) -> KindEntry:

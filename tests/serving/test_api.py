@@ -236,8 +236,7 @@ def test_invalid_requests_name_the_field(
 def test_what_is_not_json_is_refused(http: httpx.Client, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     response = http.post("/v1/target", content=content, headers=headers)
-    assert response.status_code in (400, 422)
-    check_problem(response, response.status_code)
+    check_problem(response, 422)
 
 
 def test_size_is_bounded_by_nothing_but_the_population(world: Any, http: httpx.Client) -> None:
@@ -281,6 +280,31 @@ def test_every_answer_carries_the_security_headers(world: Any, http: httpx.Clien
     for response in responses:
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["content-security-policy"].startswith("default-src 'none'; ")
+
+
+def test_the_reference_needs_a_key_and_nothing_from_elsewhere(server: Server) -> None:
+    for path in ("/docs", "/openapi.json"):
+        url = server.url + path
+        refused = httpx.get(url, trust_env=False)
+        check_problem(refused, 401)
+        assert refused.headers["www-authenticate"].startswith("Basic ")
+        assert httpx.get(url, auth=("me", "wrong"), trust_env=False).status_code == 401
+        for way in ({"auth": ("me", READER)}, {"headers": {"Authorization": f"Bearer {READER}"}}):
+            assert httpx.get(url, trust_env=False, **way).status_code == 200  # type: ignore[arg-type]
+    page = httpx.get(f"{server.url}/docs", auth=("me", KEY), trust_env=False).text
+    assert "POST /v1/target" in page and "href='#TargetRequest'" in page
+    assert "<script" not in page and "http" not in page.replace("https address", "")
+
+
+def test_deep_json_is_refused_by_its_depth(world: Any, http: httpx.Client) -> None:
+    world.publish(1, live=True)
+    headers = {"Content-Type": "application/json"}
+    for depth in (20, 100, 900, 20_000):
+        rule = '{"type":"not","rule":' * depth + '{"type":"users","ids":["1"]}' + "}" * depth
+        body = f'{{"text": "x", "rules": {rule}}}'
+        check_problem(http.post("/v1/target", content=body, headers=headers), 422)
 
 
 def test_without_keys_everybody_may_do_everything(world: Any, targeting: Targeting) -> None:
@@ -299,6 +323,7 @@ def test_openapi_documents_routes_errors_and_the_key(http: httpx.Client) -> None
     assert (document["info"]["title"], document["info"]["version"]) == ("OpenFound", "0.1.0")
     assert set(document["paths"]) == {
         "/healthz", "/v1/target", "/v1/lookalike", "/v1/plan", "/v1/reach", "/v1/prompts",
+        "/v1/explain", "/v1/portrait",
         "/v1/embeddings", "/v1/snapshots", "/v1/rollback",
         "/v1/snapshots/{snapshot}/activate",
     }  # fmt: skip

@@ -54,7 +54,7 @@ def test_a_saved_audience_comes_back_with_its_members(
     assert members.user_ids == direct.user_ids and members.meta == direct.meta
     np.testing.assert_array_equal(members.scores, direct.scores)
     assert saved.latest.size == 10
-    assert [line["action"] for line in store.audit()] == ["save"]
+    assert [line.action for line in store.log.page().lines] == ["save"]
 
 
 def test_pages_go_from_new_to_old(audiences: SavedAudiences) -> None:

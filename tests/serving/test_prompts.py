@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import sdk
-from encoders.posterior import Population, posterior_query
-from encoders.prompt import Prompt, TuneConfig
+from encoders.prompt import Prompt
 from encoders.query import Query
 from feature_repo.errors import InputError, ManifestError, SpaceMismatch, UnknownPrompt
 from feature_repo.matrix import Matrix
@@ -40,11 +39,7 @@ class TunableEncoder:
         return self._plain.understand(text, rewrite=rewrite)
 
     def tune(self, text: str, positives: Any, negatives: Any, population: Any) -> Prompt:
-        query = posterior_query(
-            self.encode([text])[0], positives, negatives, Population.of(population, power=0.5),
-            strength=1.0, belief=1.0,
-        )  # fmt: skip
-        return Prompt(text, np.zeros((0, 4), np.float32), query, TuneConfig(strength=1.0))
+        return self._plain.tune(text, positives, negatives, population)
 
 
 class ReadingEncoder(TunableEncoder):

@@ -50,6 +50,11 @@ def test_the_campaign_of_the_guide(
     for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S):
         exec(compile(block, str(GUIDE), "exec"), names)
 
+    assert names["portrait"].size == 20 and names["portrait"].population == 40
+    assert {share.column for share in names["portrait"].profile} == {"profile_age"}
+    assert [user.user_id for user in names["why"].users] == ["u3", "u8"]
+    assert names["why"].missing == ["stranger"]
+
     # un is n years old and bought cat food n days and an hour ago.
     eligible = {f"u{n}" for n in range(40) if n >= 18 and n + 1 / 24 > 10}
     assert set(names["audience"].ids) <= eligible and len(names["audience"]) == 15

@@ -1,0 +1,82 @@
+"""Everybody can use it: axe finds nothing serious on any page, in both colour schemes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import sdk
+
+pytestmark = pytest.mark.browser
+SERIOUS = ("serious", "critical")
+
+
+def check_axe(page: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    told = [
+        f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
+        for one in found
+        if one["impact"] in SERIOUS
+    ]
+    assert told == []
+
+
+@pytest.fixture(params=["light", "dark"])
+def schemed(request: Any, chromium: Any, address: str, visiting: Any) -> Any:
+    with visiting(chromium, address, color_scheme=request.param) as visit:
+        yield visit
+
+
+def test_axe_finds_nothing_serious(schemed: Any) -> None:
+    with sdk.Client(schemed.address, api_key="the-key") as client:
+        client.save("Some", "will buy diapers", size=200)
+    page = schemed.page
+    page.goto(f"{schemed.address}/sign-in")
+    check_axe(page)
+    schemed.open()
+    page.wait_for_selector(".example")
+    check_axe(page)
+    schemed.ask("will buy cat food, not bought in the last 10 days")
+    page.get_by_role("button", name="Why number 1?").click()
+    page.wait_for_selector(".reasons li")
+    page.locator("#common-card").scroll_into_view_if_needed()
+    page.wait_for_selector("#common table")
+    page.click("#exclusions summary")
+    page.fill("#name", "Other")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_selector("#saved table")
+    check_axe(page)
+    page.locator("#rules .edit").click()
+    page.wait_for_selector("#rule[open]")
+    check_axe(page)
+    page.keyboard.press("Escape")
+    page.goto(f"{schemed.address}/audiences")
+    for box in page.locator("input[name=audience]").all():
+        box.check()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_selector("#overlap table")
+    check_axe(page)
+    page.goto(f"{schemed.address}/snapshots")
+    check_axe(page)
+    page.get_by_role("link", name="report.md").click()
+    check_axe(page)
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_never_scrolls_sideways(
+    chromium: Any, address: str, visiting: Any, width: int
+) -> None:
+    size = {"width": width, "height": 800}
+    with visiting(chromium, address, viewport=size) as visit:
+        with sdk.Client(address, api_key="the-key") as client:
+            client.save("n" * 200, "will buy diapers", size=200)
+        page = visit.open()
+        visit.ask("will buy tea or cat food " + "w" * 120)
+        for path in (None, "/audiences", "/snapshots", "/sign-in"):
+            if path is not None:
+                page.goto(address + path)
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, path
