@@ -105,7 +105,7 @@ def _redis(url: str) -> SlidingWindowCounterRateLimiter:
     except ConfigurationError as error:
         raise InputError(
             f"{REDIS_VARIABLE}: its driver is missing ({error}); install it with `pip install "
-            f"redis`"
+            f"'redis>=5.2'`"
         ) from error
     assert isinstance(storage, Storage)
     return SlidingWindowCounterRateLimiter(storage)
