@@ -6,9 +6,12 @@ behaviours (:mod:`encoders.calibration_fit`), and applied to others. Two things 
 - *how many* will do it: the share of users who did in the last window, drawn a little towards the
   windows before. A score cannot tell this; the past can.
 - *how much a score tells*: one unit of score is worth g log-odds, where g depends on how widely
-  the scores of this demand are spread and on how common the behaviour is.
+  the scores of this demand are spread, on how common the behaviour is, and on how loyal people are
+  to it (log-odds ratio of doing it in one window and in the next). Few past buyers say little about
+  it: then g is drawn towards 0, to stating the rate alone.
 
-    logit p_u = g · s_u + c,   g = exp(θ·(1, log sd(s), logit rate)),   c: mean p = the rate
+    logit p_u = g · s_u + c,   c: mean p = the rate,
+    g = exp(θ·(1, log sd(s), logit rate, loyalty)) / (1 + (CAUTION / buyers)²)
 
 The order of users is kept. A sum of probabilities is off because people are free (binomial),
 because rates are (season, chance: the *spread*), and, unless it is of everybody, because a score
@@ -41,19 +44,35 @@ Floats = npt.NDArray[np.floating]
 FILE = "calibration.json"
 LEAST_BUYERS = 20
 """In the last window; fewer say too little about the rate."""
+CAUTION = 20.0
+"""Past buyers at which a score is believed by half."""
 MAX_SAMPLE = 20_000  # users that the rate is matched on
 COVERAGE = 0.8
 _Z = 1.2815515655446004  # of a normal's middle 80 %
-_TYPICAL = (math.log(1.3), -2.5)  # log sd and logit rate that θ is centred at
+_TYPICAL = (math.log(1.3), -2.5, 2.0)  # log sd, logit rate and loyalty that θ is centred at
 
 
 @dataclass(frozen=True)
 class PastBuyers:
-    """How many of ``users`` did it in the last window, and in the two before on average."""
+    """How many of ``users`` did it in the last window, and in the two before on average.
+
+    ``previous`` of them did it in the window before the last, and ``again`` of those in both.
+    """
 
     users: int
     last: float
     before: float | None = None
+    previous: float | None = None
+    again: float | None = None
+
+    @property
+    def loyalty(self) -> float:
+        """Log-odds ratio of doing it in the last window, of who did it before to who did not."""
+        if self.previous is None or self.again is None:
+            return _TYPICAL[2]
+        only, others = self.last - self.again, self.users - self.previous
+        kept = math.log((self.again + 0.5) / (self.previous - self.again + 0.5))
+        return kept - math.log((only + 0.5) / (others - only + 0.5))
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class Calibration:
 
     horizon_days: int
     rate: tuple[float, float, float]
-    gain: tuple[float, float, float]
+    gain: tuple[float, ...]  # θ
     spread: float
     tilt: float
     lowest: float  # rates outside of what was seen are not spoken of
@@ -101,7 +120,8 @@ class Calibration:
     def from_json(cls, content: bytes) -> Calibration:
         """What :meth:`to_json` wrote. Raises ValueError, KeyError or TypeError when damaged."""
         given = json.loads(content)
-        for name, length in (("rate", 3), ("gain", 3)):
+        given["gain"] = [*given["gain"], *[0.0] * (4 - len(given["gain"]))]  # 3 before loyalty
+        for name, length in (("rate", 3), ("gain", 4)):
             numbers = tuple(float(each) for each in given[name])
             if len(numbers) != length or not all(map(math.isfinite, numbers)):
                 raise ValueError(f"{name}: expected {length} numbers, got {given[name]}")
@@ -128,7 +148,8 @@ class Calibration:
         assert past is not None
         rate = self.expected_rate(past)
         scores = self.scale * np.asarray(scores_N, np.float64)
-        slope = float(_gain(self.gain, scores[:, None], np.array([rate]))[0])
+        slope = float(_gain(self.gain, scores[:, None], np.array([rate]), (past,))[0])
+        slope /= 1 + (CAUTION / past.last) ** 2
         sample = scores[:: max(1, len(scores) // MAX_SAMPLE)]
         shift = matching(slope * sample[:, None], np.array([rate]))[0]
         spread = math.hypot(self.spread, past.last**-0.5)
@@ -177,14 +198,17 @@ def rate_columns(past: Sequence[PastBuyers]) -> Floats:
 # --- how much a score tells
 
 
-def gain_columns(scores_NS: Floats, rate_S: Floats) -> Floats:
-    """What the gain depends on: one, the log spread of scores, the log-odds of the rate. [S, 3]"""
+def gain_columns(scores_NS: Floats, rate_S: Floats, past: Sequence[PastBuyers]) -> Floats:
+    """What the gain depends on: 1, log spread of scores, log-odds of the rate, loyalty. [S, 4]"""
     spread = np.log(np.maximum(scores_NS.std(0), 1e-9)) - _TYPICAL[0]
-    return np.stack([np.ones(len(rate_S)), spread, logit(rate_S) - _TYPICAL[1]], 1)
+    loyalty = np.array([each.loyalty for each in past]) - _TYPICAL[2]
+    return np.stack([np.ones(len(rate_S)), spread, logit(rate_S) - _TYPICAL[1], loyalty], 1)
 
 
-def _gain(theta: Sequence[float], scores_NS: Floats, rate_S: Floats) -> Floats:
-    log_gain = gain_columns(scores_NS, rate_S) @ np.array(theta)
+def _gain(
+    theta: Sequence[float], scores_NS: Floats, rate_S: Floats, past: Sequence[PastBuyers]
+) -> Floats:
+    log_gain = gain_columns(scores_NS, rate_S, past) @ np.array(theta)
     return np.asarray(np.exp(np.clip(log_gain, -1.4, 1.4)))
 
 

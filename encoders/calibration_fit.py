@@ -119,7 +119,7 @@ class _Curve:
     """Log-likelihood of each behaviour at some gains, once its own rate is matched. [G, S]"""
 
     likelihood_GS: Floats
-    columns_S3: Floats
+    columns_S4: Floats
 
     @classmethod
     def of(cls, evidence: Evidence) -> _Curve:
@@ -131,27 +131,27 @@ class _Curve:
             z = gain * scores
             z = z + matching(z[:: max(1, len(z) // MAX_SAMPLE)], rate)
             likelihood.append((labels * z - np.logaddexp(0, z)).mean(0) / entropy)
-        return cls(np.array(likelihood), gain_columns(scores, rate))
+        return cls(np.array(likelihood), gain_columns(scores, rate, evidence.past))
 
     def only(self, chosen_S: npt.NDArray[np.bool_]) -> _Curve:
-        return _Curve(self.likelihood_GS[:, chosen_S], self.columns_S3[chosen_S])
+        return _Curve(self.likelihood_GS[:, chosen_S], self.columns_S4[chosen_S])
 
 
-def _fit_gain(curves: Sequence[_Curve]) -> tuple[float, float, float]:
+def _fit_gain(curves: Sequence[_Curve]) -> tuple[float, ...]:
     """θ of the highest likelihood, every behaviour counting the same."""
     at = np.log(_GAINS)
 
     def loss(theta: Floats) -> float:
         total = 0.0
         for curve in curves:
-            wanted = np.clip(curve.columns_S3 @ theta, at[0], at[-1])
+            wanted = np.clip(curve.columns_S4 @ theta, at[0], at[-1])
             total -= float(np.mean([
                 np.interp(g, at, curve.likelihood_GS[:, s]) for s, g in enumerate(wanted)
             ]))  # fmt: skip
         return total / len(curves) + 0.002 * float(np.square(theta).sum())
 
-    theta = minimize(loss, np.zeros(3), method="Nelder-Mead", options={"maxiter": 300}).x
-    return float(theta[0]), float(theta[1]), float(theta[2])
+    theta = minimize(loss, np.zeros(4), method="Nelder-Mead", options={"maxiter": 500}).x
+    return tuple(map(float, theta))
 
 
 def fold_of(name: str) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -9,10 +12,17 @@ from feature_repo.manifest import Manifest
 from feature_repo.settings import Workspace
 
 
+class Buyers(NamedTuple):
+    """Users in each window, latest first; and how many were in both of the latest two."""
+
+    windows: list[int]
+    again: int
+
+
 def past_buyers(
     workspace: Workspace, manifest: Manifest, verb: str, subject: str, *, windows: int = 3
-) -> list[int] | None:
-    """Users who did it in each of the last ``windows`` horizons before ``as_of``, latest first.
+) -> Buyers | None:
+    """Users who did it in each of the last ``windows`` horizons, at least 2, before ``as_of``.
 
     Returns:
         None where the snapshot carries no facts, or does not know the subject.
@@ -35,5 +45,6 @@ def past_buyers(
         inside = pc.and_(
             pc.greater_equal(done["day"], window * days), pc.less(done["day"], (window + 1) * days)
         )
-        found.append(int(pc.count_distinct(done["row"].filter(inside)).as_py()))
-    return found
+        found.append(np.unique(done["row"].filter(inside).to_numpy()))
+    again = np.intersect1d(found[0], found[1], assume_unique=True)
+    return Buyers([len(users) for users in found], len(again))

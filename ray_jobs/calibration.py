@@ -71,10 +71,13 @@ def evidence(
     queries_SD = encoder.encode(sentences)
     vectors_ND = np.load(workspace.root / manifest.entry("fused").matrix, mmap_mode="r")
     done_WNS = _done(workspace, tables, manifest, asked, known_before)
-    counts_WS = done_WNS[:_WINDOWS].sum(1)
+    counts_WS = done_WNS[:_WINDOWS].sum(1).astype(float)
+    again_S = (done_WNS[_WINDOWS - 1] & done_WNS[_WINDOWS - 2]).sum(0).astype(float)
     past = tuple(
-        PastBuyers(manifest.num_users, float(last), float(before) / (_WINDOWS - 1))
-        for last, before in zip(counts_WS[-1], counts_WS[:-1].sum(0), strict=True)
+        PastBuyers(manifest.num_users, last, before / (_WINDOWS - 1), previous, again)
+        for last, before, previous, again in zip(
+            counts_WS[-1], counts_WS[:-1].sum(0), counts_WS[-2], again_S, strict=True
+        )
     )
     return Evidence(
         cutoff=f"{manifest.as_of:%Y-%m-%d}",

@@ -45,6 +45,7 @@ class ExplanationStudy(Job):
     out: str = Field(description="directory for explanations.json")
     users: int = Field(60, ge=1, description="how many are sampled")
     orders: int = Field(2, ge=2, description="permutations per explanation")
+    among: int = Field(12, ge=NUM, description="events that the named ones are looked for among")
     seed: int = 0
 
 
@@ -74,7 +75,7 @@ def run(settings: ExplanationStudy) -> dict[str, Any]:
         query_D = encoder.encode([asked[name]])[0]
         started = perf_counter()
         found = explain(past, query_D, encode, orders=settings.orders, seed=settings.seed)
-        named = decisive(past, found, query_D, encode, num=NUM)
+        named = decisive(past, found, query_D, encode, num=NUM, among=settings.among)
         seconds = perf_counter() - started
         chosen = _choices(named, events, asked[name], lines, rng)
         taken = [frozenset(parts) for parts in chosen.values()]
@@ -124,7 +125,9 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     means = {name: float(np.mean([row[name] for row in rows])) for name in names}
     return {
         "users": len(rows), **means,
-        "beats_random": float(np.mean([row["named"] > row["random"] for row in rows])),
+        **{f"beats_{other}": float(np.mean([row["named"] > row[other] for row in rows]))
+           for other in ("random", "latest", "matching")},
+        "demands": sorted({row["demand"] for row in rows}),
         "unexplained": float(np.max([row["unexplained"] for row in rows])),
     }  # fmt: skip
 

@@ -66,9 +66,10 @@ class SnapshotCalibrator:
     def _of(self, name: str) -> PastBuyers | None:
         if name not in self._past:
             verb = _VERBS[self._kinds[name]]
-            counts = past_buyers(self.workspace, self.manifest, verb, name)
-            self._past[name] = None if counts is None else PastBuyers(
-                self.manifest.num_users, float(counts[0]), float(np.mean(counts[1:]))
+            found = past_buyers(self.workspace, self.manifest, verb, name)
+            self._past[name] = None if found is None else PastBuyers(
+                self.manifest.num_users, float(found.windows[0]),
+                float(np.mean(found.windows[1:])), float(found.windows[1]), float(found.again),
             )  # fmt: skip
         return self._past[name]
 

@@ -120,3 +120,58 @@ def test_json_gives_it_back_and_damage_is_seen(learnt: Calibration) -> None:
     for broken in ({**document, "rate": [0.0]}, {**document, "spread": -1}, {"rate": [0, 1, 0]}):
         with pytest.raises((ValueError, KeyError, TypeError)):
             Calibration.from_json(json.dumps(broken).encode())
+
+
+def test_loyalty_is_the_log_odds_ratio_of_two_windows() -> None:
+    past = PastBuyers(100, last=20.0, before=22.0, previous=30.0, again=12.0)
+    kept, came = 12.5 / 18.5, 8.5 / 62.5  # of 30 who did it before, and of 70 who did not
+    assert past.loyalty == pytest.approx(np.log(kept / came))
+    assert PastBuyers(100, 20.0).loyalty == 2.0  # nothing known: as usual
+
+
+def test_scores_of_what_people_are_loyal_to_tell_more() -> None:
+    """Half of the behaviours are twice as sharp as their scores, and twice as loyal."""
+
+    def loyal_world(seed: int) -> Evidence:
+        plain = world(seed)
+        rng = np.random.default_rng(seed + 100)
+        loyal = np.arange(len(plain.names)) % 2 == 0
+        truth = plain.scores_NS * np.where(loyal, 0.9, 0.45) - 2.0
+        truth -= truth.mean(0) + 2.0
+        happened = rng.random(truth.shape) < expit(truth)
+        past = tuple(
+            replace(each, last=n, before=n, previous=n, again=n * (0.8 if is_loyal else 0.3))
+            for each, n, is_loyal in zip(
+                plain.past, happened.sum(0).astype(float), loyal, strict=True
+            )
+        )
+        return replace(plain, labels_NS=happened, past=past)
+
+    learnt = fit([loyal_world(1), loyal_world(2)], horizon_days=28)
+    new = loyal_world(3)
+    told = {s: likely.p_N.std() for s, likely in stated(learnt, new)}
+    assert learnt.gain[3] > 0.1
+    for s, likely in stated(learnt, new):
+        assert calibration_error(likely.p_N, new.labels_NS[:, s]) < 0.05
+    assert np.mean([told[s] for s in told if s % 2 == 0]) > 1.3 * np.mean(
+        [told[s] for s in told if s % 2]
+    )
+
+
+def test_few_buyers_draw_a_score_towards_the_rate(learnt: Calibration) -> None:
+    scores = np.random.default_rng(0).normal(size=USERS)
+    open_to_all = replace(learnt, lowest=0.001)
+    few, many = (
+        open_to_all.probabilities(scores, PastBuyers(size * USERS, size * 21.0, size * 21.0)).p_N
+        for size in (1, 1_000)
+    )
+    assert few.mean() == pytest.approx(many.mean(), rel=0.05)
+    spread = [np.ptp(np.log(p / (1 - p))) for p in (few, many)]
+    assert spread[0] == pytest.approx(spread[1] / (1 + (20 / 21) ** 2), rel=0.05)
+
+
+def test_a_calibration_from_before_loyalty_still_speaks(learnt: Calibration) -> None:
+    old = json.loads(learnt.to_json())
+    old["gain"] = old["gain"][:3]
+    read = Calibration.from_json(json.dumps(old).encode())
+    assert read.gain == (*learnt.gain[:3], 0.0)

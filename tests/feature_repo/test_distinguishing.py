@@ -66,6 +66,6 @@ def test_an_old_snapshot_says_so(snapshot: Any) -> None:
 
 def test_past_buyers_by_window(snapshot: Any) -> None:
     workspace, manifest = snapshot
-    assert past_buyers(workspace, manifest, "bought", "CAT FOOD") == [20, 1, 0]
-    assert past_buyers(workspace, manifest, "bought", "MILK") == [100, 100, 0]
+    assert past_buyers(workspace, manifest, "bought", "CAT FOOD") == ([20, 1, 0], 0)
+    assert past_buyers(workspace, manifest, "bought", "MILK") == ([100, 100, 0], 100)
     assert past_buyers(workspace, manifest, "bought", "TEA") is None

@@ -59,8 +59,11 @@ def test_labels_and_pasts_are_what_happened(trained: Any, proof: Evidence, bench
     lately = bought(trained, name, bench.AS_OF - HORIZON, bench.AS_OF) & set(users)
     assert proof.past[s].last == len(lately) > 0
     counts = past_buyers(trained.workspace, manifest, "bought", name)
-    assert counts is not None and counts[0] == len(lately)
-    assert proof.past[s].before == pytest.approx(np.mean(counts[1:]))
+    assert counts is not None and counts.windows[0] == len(lately)
+    assert proof.past[s].before == pytest.approx(np.mean(counts.windows[1:]))
+    sooner = bought(trained, name, bench.AS_OF - 2 * HORIZON, bench.AS_OF - HORIZON) & set(users)
+    assert proof.past[s].previous == counts.windows[1] == len(sooner)
+    assert proof.past[s].again == counts.again == len(sooner & lately)
 
 
 def test_scores_are_the_served_ones_times_the_scale(trained: Any, proof: Evidence) -> None:
