@@ -14,8 +14,8 @@ behaviours (:mod:`encoders.calibration_fit`), and applied to others. Two things 
     g = exp(θ·(1, log sd(s), logit rate, loyalty)) / (1 + (CAUTION / buyers)²)
 
 The order of users is kept. A sum of probabilities is off because people are free (binomial),
-because rates are (season, chance: the *spread*), and, unless it is of everybody, because a score
-tells more or less than expected (the *tilt*).
+because rates are (season, chance: the *spread*), and because a score tells more or less than expected
+(the *tilt*), the more so the farther the audience stands above everybody.
 
     calibration = Calibration.from_json(path.read_bytes())
     likely = calibration.probabilities(scores, PastBuyers(users=2_439, last=212, before=230))
@@ -35,6 +35,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ class Probabilities:
 
     p_N: npt.NDArray[np.float64]
     spread: float = 0.0  # standard deviation of the rate's log-odds
-    tilt: float = 0.0  # the same of a small audience's log-odds, beside the rate's
+    tilt: float = 0.0  # the same of a user's who stands one deviation above everybody
     note: str | None = None
 
     @property
@@ -89,12 +90,20 @@ class Probabilities:
         """Whether there is anything to state."""
         return len(self.p_N) > 0
 
+    @cached_property
+    def _everybody(self) -> tuple[float, float]:
+        """Mean and standard deviation of all users' log-odds."""
+        z = logit(np.clip(self.p_N, 1e-9, 1 - 1e-9))
+        return float(z.mean()), max(float(z.std()), 1e-9)
+
     def buyers(self, rows: npt.NDArray[np.integer]) -> tuple[float, float, float]:
         """How many of these users will do it: expected, and both ends of the 80 % interval."""
         p = self.p_N[rows]
         expected, own = float(p.sum()), float((p * (1 - p)).sum())
         z = logit(np.clip(p, 1e-9, 1 - 1e-9))
-        apart = math.hypot(self.spread, self.tilt * math.sqrt(1 - len(p) / len(self.p_N)))
+        centre, deviation = self._everybody
+        height = abs(float(z.mean()) - centre) / deviation if len(z) else 0.0
+        apart = math.hypot(self.spread, self.tilt * height)
         less, more = (float(expit(z + sign * _Z * apart).sum()) for sign in (-1, 1))
         low = expected - math.hypot(expected - less, _Z * math.sqrt(own))
         high = expected + math.hypot(more - expected, _Z * math.sqrt(own))

@@ -38,7 +38,7 @@ _RATE_PRIOR = (0.0, 1.0, 0.3)  # next window as the last one, drawn a third to t
 _RATE_STRENGTH = (1e-6, 100.0, 100.0)
 _AUDIENCES = (0.05, 0.1, 0.25, 1.0)
 _FOLDS = 5
-_ONE_CUTOFF = 1.25  # wider, since seasons cannot be seen
+_ONE_CUTOFF = (1.1, 1.6)  # spread and tilt so much wider, since seasons cannot be seen
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,14 @@ def _errors(
                 [curves[k].only(~h) for k, h in zip(others, held, strict=True)], horizon_days,
             )  # fmt: skip
             told += _predicted(fitted, each.only(mine))
-    widened = _ONE_CUTOFF if len(usable) == 1 else 1.0
+    wider, steeper = _ONE_CUTOFF if len(usable) == 1 else (1.0, 1.0)
     everybody = [one for one in told if len(one[1]) == len(one[0].p_N)]
     fewer = [one for one in told if len(one[1]) < len(one[0].p_N)]
-    spread = widened * _covering(
+    spread = wider * _covering(
         everybody, lambda p, by: replace(p, spread=math.hypot(p.spread, by))
     )
     fewer = [(replace(p, spread=math.hypot(p.spread, spread)), rows, n) for p, rows, n in fewer]
-    return spread, widened * _covering(fewer, lambda p, by: replace(p, tilt=by))
+    return spread, steeper * _covering(fewer, lambda p, by: replace(p, tilt=by))
 
 
 def _predicted(fitted: Calibration, evidence: Evidence) -> list[_Told]:

@@ -35,7 +35,11 @@ def lookalike_query(
             f"seeds: expected [S, {population_UD.shape[1]}] with S at least 1, "
             f"got {list(seeds_SD.shape)}"
         )
-    population = Population.of(population_UD, power=power)
+    return likeness(seeds_SD, Population.of(population_UD, power=power))
+
+
+def likeness(seeds_SD: Floats, population: Population) -> npt.NDArray[np.float32]:
+    """The same against a population whose moments are known."""
     difference_D = np.asarray(seeds_SD, np.float64).mean(0) - population.mean_D
     query = population.root_DD @ (population.root_DD.T @ difference_D)
     return (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)
