@@ -14,8 +14,8 @@ behaviours (:mod:`encoders.calibration_fit`), and applied to others. Two things 
     g = exp(θ·(1, log sd(s), logit rate, loyalty)) / (1 + (CAUTION / buyers)²)
 
 The order of users is kept. A sum of probabilities is off because people are free (binomial),
-because rates are (season, chance: the *spread*), and because a score tells more or less than expected
-(the *tilt*), the more so the farther the audience stands above everybody.
+because rates are (season, chance: the *spread*), and because a score tells more or less than
+expected (the *tilt*), the more so the farther the audience stands above everybody.
 
     calibration = Calibration.from_json(path.read_bytes())
     likely = calibration.probabilities(scores, PastBuyers(users=2_439, last=212, before=230))

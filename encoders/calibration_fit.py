@@ -185,9 +185,7 @@ def _errors(
     wider, steeper = _ONE_CUTOFF if len(usable) == 1 else (1.0, 1.0)
     everybody = [one for one in told if len(one[1]) == len(one[0].p_N)]
     fewer = [one for one in told if len(one[1]) < len(one[0].p_N)]
-    spread = wider * _covering(
-        everybody, lambda p, by: replace(p, spread=math.hypot(p.spread, by))
-    )
+    spread = wider * _covering(everybody, lambda p, by: replace(p, spread=math.hypot(p.spread, by)))
     fewer = [(replace(p, spread=math.hypot(p.spread, spread)), rows, n) for p, rows, n in fewer]
     return spread, steeper * _covering(fewer, lambda p, by: replace(p, tilt=by))
 

@@ -34,6 +34,7 @@ from ray_jobs.calibration import evidence
 from ray_jobs.command import Job, console, main
 
 SIZES = (0.05, 0.1, 0.25, 1.0)
+BINS = 10
 _FOLDS = range(5)
 _Z = 1.2815515655446004
 
@@ -85,14 +86,18 @@ def study(cutoffs: Sequence[Evidence]) -> Iterator[dict[str, Any]]:
     """One row per behaviour and cut-off that an earlier cut-off can speak for."""
     for at in range(1, len(cutoffs)):
         now = cutoffs[at]
-        over = [e for e in cutoffs[:at] if e.cutoff < now.cutoff]
-        for fold in _FOLDS:
-            learnt = fit([e.only(_outside(e, fold)) for e in over], horizon_days=28)
-            for s, name in enumerate(now.names):
-                if fold_of(name) == fold:
-                    row = _measured(learnt, now, s)
-                    if row is not None:
-                        yield {"cutoff": now.cutoff, "behaviour": name, **row}
+        yield from held_out([e for e in cutoffs[:at] if e.cutoff < now.cutoff], now)
+
+
+def held_out(over: Sequence[Evidence], now: Evidence) -> Iterator[dict[str, Any]]:
+    """One row per behaviour of ``now`` that is stated by what others of it taught before."""
+    for fold in _FOLDS:
+        learnt = fit([e.only(_outside(e, fold)) for e in over], horizon_days=28)
+        for s, name in enumerate(now.names):
+            if fold_of(name) == fold:
+                row = _measured(learnt, now, s)
+                if row is not None:
+                    yield {"cutoff": now.cutoff, "behaviour": name, **row}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -143,6 +148,7 @@ def _measured(learnt: Calibration, now: Evidence, s: int) -> dict[str, Any] | No
         "past_rate": float(rate[0]), "rate": float(happened.mean()),
         "ece": metrics.calibration_error(likely.p_N, happened),
         "skill": metrics.brier_skill(likely.p_N, happened, rate),
+        "bins": _bins(likely.p_N, happened),
         "raw_ece": metrics.calibration_error(raw, happened),
         "raw_skill": metrics.brier_skill(raw, happened, rate),
         "audiences": {
@@ -151,6 +157,13 @@ def _measured(learnt: Calibration, now: Evidence, s: int) -> dict[str, Any] | No
             for size in SIZES
         },
     }  # fmt: skip
+
+
+def _bins(p_N: np.ndarray, happened: np.ndarray) -> list[list[float]]:
+    """Per bin of the stated probability: users, their probabilities' sum, who did it. [BINS, 3]"""
+    at = np.minimum((p_N * BINS).astype(int), BINS - 1)
+    columns = [np.bincount(at, weights, BINS) for weights in (None, p_N, happened)]
+    return [list(map(float, row)) for row in zip(*columns, strict=True)]
 
 
 def _interval(

@@ -23,15 +23,18 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from feature_repo import durable
+from feature_repo.snapshots import SnapshotStore
 from ray_jobs import presets, visualise
 from ray_jobs.command import Job, console, main
 from ray_jobs.evaluation import (
     ablations,
     cost,
     demands,
+    lookalikes,
     outcomes,
     planted,
     probe_table,
+    reliability,
     report,
     unseen,
     zero_shot,
@@ -182,6 +185,18 @@ def _cost(subject: Subject, results: Results, settings: Evaluate) -> dict[str, A
     return {"cost": results.of("cost", [], lambda: cost.measure(subject))}
 
 
+def _reliability(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Probabilities against what happened; nothing where no earlier snapshot taught any."""
+    store = SnapshotStore(subject.workspace)
+    inputs = [manifest.id for manifest in store.list()]
+    return {"reliability": results.of("reliability", inputs, lambda: reliability.measure(subject))}
+
+
+def _lookalikes(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
+    """Seed users beside the sentence, by how many they are."""
+    return {"lookalikes": results.of("lookalikes", [], lambda: lookalikes.measure(subject))}
+
+
 def _ablations(subject: Subject, results: Results, settings: Evaluate) -> dict[str, Any]:
     """Every variant trained and measured, at a cut-off where things may be chosen."""
     preset = presets.preset(settings.preset)
@@ -266,6 +281,7 @@ def _write(found: dict[str, Any], out: Path) -> None:
 Section = Callable[[Subject, Results, Evaluate], dict[str, Any]]
 SECTIONS: dict[str, Section] = {
     "zero-shot": _zero_shot, "probes": _probes, "map": _map, "cost": _cost,
+    "reliability": _reliability, "lookalikes": _lookalikes,
     "unseen": _unseen, "ablations": _ablations, "planted": _planted,
 }  # fmt: skip
 _TRAINING = ("unseen", "ablations", "planted")  # sections that train models of their own

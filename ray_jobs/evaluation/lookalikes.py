@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.lookalike import POWER, likeness
+from encoders.lookalike import likeness, power_of
 from encoders.posterior import Population
 from ray_jobs import metrics
 from ray_jobs.evaluation.methods import sentence
@@ -24,15 +24,19 @@ DRAWS = 5
 _GROUPS = "ABCD"
 
 
-def measure(subject: Subject, *, power: float = POWER, draws: int = DRAWS) -> dict[str, Any]:
+def measure(subject: Subject, *, power: float | None = None, draws: int = DRAWS) -> dict[str, Any]:
     """Group → method → AUC and precision@k, for each number of seeds.
 
     A task counts where at least twice as many users did it as there are seeds.
+
+    Args:
+        power: of the inverse covariance; default as the service has it.
     """
-    population = Population.of(subject.vectors("fused"), power=power)
     place = {user: row for row, user in enumerate(subject.users)}
     asked = [task for task in subject.tasks if task.group in _GROUPS and task.sentence]
     vectors = subject.vectors("fused")
+    powers = {count: power_of(count) if power is None else power for count in SEEDS}
+    populations = {p: Population.of(vectors, power=p) for p in set(powers.values())}
     score = sentence(subject)
     by_sentence = {(task.group, task.name): score(task) for task in asked}
     found: dict[str, Any] = {}
@@ -43,7 +47,8 @@ def measure(subject: Subject, *, power: float = POWER, draws: int = DRAWS) -> di
             if tasks:
                 rows[str(count)] = _compared(
                     tasks, [vectors[[place[u] for u in t.users]] for t in tasks],
-                    [by_sentence[t.group, t.name] for t in tasks], population, count, draws,
+                    [by_sentence[t.group, t.name] for t in tasks], populations[powers[count]],
+                    count, draws,
                 )  # fmt: skip
         if rows:
             found[group] = rows

@@ -133,6 +133,51 @@ def _probed(row: dict[str, Any] | None) -> str:
     return " / ".join(number(row[name]) for name in ("auc", "ks", "precision_at_k"))
 
 
+def _reliability(report: dict[str, Any]) -> str:
+    found = report["reliability"]
+    told = found["behaviours"] - found["abstained"]
+    rows = [
+        [f"{0.1 * k:.1f} – {0.1 * (k + 1):.1f}", f"{row['users']:,}", number(row["stated"]),
+         number(row["happened"])]
+        for k, row in enumerate(found["bins"])
+    ]  # fmt: skip
+    sizes = [
+        [f"best {float(size):.0%}", number(row["coverage"]), number(row["score"], 1),
+         number(row["rate_score"], 1)]
+        for size, row in found["audiences"].items()
+    ]  # fmt: skip
+    return "\n\n".join([
+        "## Reliability of stated probabilities",
+        f"Learnt after {', '.join(found['learnt_from'])}, never from the behaviour itself. Stated "
+        f"for {told:,} of {found['behaviours']:,} behaviours ({found['abstained']:,} abstained). "
+        f"ECE at most .03 in {found['ece_passes']:.1%} of them, Brier skill above the past rate's "
+        f"in {found['skill_passes']:.1%}, both in {found['both_pass']:.1%} (uncalibrated: "
+        f"{found['raw_both_pass']:.1%}); mean ECE {found['ece']:.4f} (uncalibrated: "
+        f"{found['raw_ece']:.4f}).",
+        table(["probability", "pairs of user and behaviour", "stated", "happened"], rows),
+        "Eighty-per-cent intervals of buyers:",
+        table(["audience", "coverage", "interval score", "of the past rate"], sizes),
+    ])  # fmt: skip
+
+
+def _lookalikes(report: dict[str, Any]) -> str:
+    found = report["lookalikes"]
+    counts = sorted({count for rows in found.values() for count in rows}, key=int)
+    rows = [
+        [group, method, *(
+            f"{number(of[c][method]['auc'])} / {number(of[c][method]['precision_at_k'])} "
+            f"({of[c]['tasks']})" if c in of else "–" for c in counts
+        )]
+        for group, of in found.items() for method in ("seeds", "sentence")
+    ]  # fmt: skip
+    return "\n\n".join([
+        "## Lookalikes by the number of seeds",
+        "AUC / precision@k (tasks), seeds drawn among those who did it and left out of the "
+        "ranking; the sentence on the same users.",
+        table(["group", "ranked by", *(f"{count} seeds" for count in counts)], rows),
+    ])  # fmt: skip
+
+
 def _unseen(report: dict[str, Any]) -> str:
     found = report["unseen"]
     rows = [
@@ -215,5 +260,6 @@ def _cost(report: dict[str, Any]) -> str:
 
 _SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "zero_shot": _zero_shot, "probes": _probes, "figures": _figures, "cost": _cost,
+    "reliability": _reliability, "lookalikes": _lookalikes,
     "unseen": _unseen, "ablations": _ablations, "planted": _planted,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from feature_repo.snapshots import SnapshotStore
 from ray_jobs import calibration_study, metrics
 from ray_jobs.calibration import earlier, evidence
 from ray_jobs.embed import embed
+from ray_jobs.evaluation import reliability, report
 
 HORIZON = timedelta(days=14)
 
@@ -111,22 +113,44 @@ def test_the_studys_figures_of_a_perfect_and_a_useless_statement() -> None:
     assert low < happened.sum() < high and expected == pytest.approx(p.sum())
 
 
-def test_the_study_reports_held_out_pairs() -> None:
-    def cutoff(seed: int) -> Evidence:
-        rng = np.random.default_rng(seed)
-        level = rng.uniform(-2.5, -0.5, 15)
-        truth = level + rng.normal(0, 1.5, (600, 15))
-        chance = 1 / (1 + np.exp(-truth))
-        counts = [(rng.random(truth.shape) < chance).sum(0) for _ in range(3)]
-        past = tuple(PastBuyers(600, float(a), float(b + c) / 2)
-                     for a, b, c in zip(*counts, strict=True))  # fmt: skip
-        names = tuple(f"thing {k}" for k in range(15))
-        labels = rng.random(truth.shape) < chance
-        return Evidence(f"2017-0{seed}-01", names, truth - level, labels, past, level * 0 - 3.0)
+def cutoff(seed: int) -> Evidence:
+    """Made-up behaviours whose scores are their log-odds up to a level."""
+    rng = np.random.default_rng(seed)
+    level = rng.uniform(-2.5, -0.5, 15)
+    truth = level + rng.normal(0, 1.5, (600, 15))
+    chance = 1 / (1 + np.exp(-truth))
+    counts = [(rng.random(truth.shape) < chance).sum(0) for _ in range(3)]
+    past = tuple(PastBuyers(600, float(a), float(b + c) / 2)
+                 for a, b, c in zip(*counts, strict=True))  # fmt: skip
+    names = tuple(f"thing {k}" for k in range(15))
+    labels = rng.random(truth.shape) < chance
+    return Evidence(f"2017-0{seed}-01", names, truth - level, labels, past, level * 0 - 3.0)
 
+
+def test_the_study_reports_held_out_pairs() -> None:
     rows = list(calibration_study.study([cutoff(1), cutoff(2)]))
     report = {"pairs": len(rows), **calibration_study.summary(rows)}
     group = report["groups"]["2017-02-01"]
     assert {row["behaviour"] for row in rows} == {f"thing {k}" for k in range(15)}
     assert group["ece"] < group["raw_ece"]
     assert "| 2017-02-01 | 15 |" in calibration_study.to_markdown(report)
+
+
+def test_the_report_s_section_counts_what_was_stated_and_what_happened() -> None:
+    learnt, now = cutoff(1), cutoff(2)
+    few = tuple(replace(past, last=3.0) if k == 0 else past for k, past in enumerate(now.past))
+    found = reliability.compared([learnt], replace(now, past=few))
+    assert found is not None
+    assert (found["behaviours"], found["abstained"], found["pairs"]) == (15, 1, 14)
+    assert sum(each["users"] for each in found["bins"]) == 14 * 600
+    for each in found["bins"]:
+        if each["users"] > 300:
+            assert each["stated"] == pytest.approx(each["happened"], abs=0.1)
+    page = report.page({
+        "snapshot": "s", "source": "x", "households": 600, "synthetic": False,
+        "as_of": "2017-02-01", "trained_as_of": "2017-02-01", "reliability": found,
+    })  # fmt: skip
+    assert "Stated for 14 of 15 behaviours (1 abstained)" in page
+    assert "| best 100% |" in page
+    nothing = tuple(replace(past, last=3.0) for past in now.past)
+    assert reliability.compared([learnt], replace(now, past=nothing)) is None
