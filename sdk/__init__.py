@@ -225,6 +225,7 @@ def save(
     name: str,
     text: str | None = None,
     *,
+    seeds: Iterable[str] | None = None,
     holdout: float = 0.0,
     holdout_key: str | None = None,
     prompt: str | Prompt | None = None,
@@ -233,10 +234,11 @@ def save(
     rewrite: bool = True,
     **choosing: Unpack[Choosing],
 ) -> SavedAudience:
-    """Run what ``target`` would, and keep it under a name; ``holdout`` leaves a share out."""
+    """Keep what ``target``, or with ``seeds`` ``lookalike``, picks; ``holdout`` leaves some out."""
     return _client().save(
         name,
         text,
+        seeds=seeds,
         holdout=holdout,
         holdout_key=holdout_key,
         prompt=prompt,

@@ -35,6 +35,21 @@ from sdk.types import DEFAULT_KIND, Prompt
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
+def lookalike_request(
+    seeds: Iterable[str],
+    *,
+    text: str | None = None,
+    with_seeds: bool = False,
+    kind: str = DEFAULT_KIND,
+    **choosing: Unpack[Choosing],
+) -> LookalikeRequest:
+    """What ``lookalike`` asks; raises InvalidRequest where a field is wrong."""
+    return valid(
+        LookalikeRequest, seeds=listed("seeds", seeds), text=text, with_seeds=with_seeds,
+        kind=kind, **chosen(choosing),
+    )  # fmt: skip
+
+
 def lookalike(
     seeds: Iterable[str],
     *,
@@ -44,10 +59,7 @@ def lookalike(
     **choosing: Unpack[Choosing],
 ) -> Call[Audience]:
     """Pick users like the seeds."""
-    request = valid(
-        LookalikeRequest, seeds=listed("seeds", seeds), text=text, with_seeds=with_seeds,
-        kind=kind, **chosen(choosing),
-    )  # fmt: skip
+    request = lookalike_request(seeds, text=text, with_seeds=with_seeds, kind=kind, **choosing)
     read = audience_reader(f"users like {len(request.seeds):,} seeds")
     return Call("POST", "/v1/lookalike", read, body=request, accept=ARROW, repeatable=True)
 
@@ -123,6 +135,7 @@ def save(
     name: str,
     text: str | None,
     *,
+    seeds: Iterable[str] | None = None,
     holdout: float = 0.0,
     holdout_key: str | None = None,
     prompt: str | Prompt | None = None,
@@ -132,8 +145,16 @@ def save(
     **choosing: Unpack[Choosing],
 ) -> Call[SavedAudience]:
     """Run a plan and keep it."""
-    plan = target_request(text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing)
-    request = valid(SaveAudience, name=name, target=plan, holdout=holdout, holdout_key=holdout_key)
+    if seeds is None:
+        plan = target_request(
+            text, prompt=prompt, exact=exact, kind=kind, rewrite=rewrite, **choosing
+        )
+        asked: dict[str, Any] = {"target": plan}
+    elif prompt is not None:
+        raise UsageError("seeds: a prompt was given too.", remedy="Give one of the two.")
+    else:
+        asked = {"lookalike": lookalike_request(seeds, text=text, kind=kind, **choosing)}
+    request = valid(SaveAudience, name=name, holdout=holdout, holdout_key=holdout_key, **asked)
     # Not repeatable: each time makes another audience.
     return Call("POST", "/v1/audiences", reader(SavedAudience), body=request)
 

@@ -124,6 +124,9 @@ def save(
     name: Annotated[str, typer.Argument(help="What people call it.")],
     text: Annotated[str | None, typer.Argument(help="One sentence.", show_default=False)] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="A tuned prompt's id.")] = None,
+    seeds: Annotated[
+        Path | None, typer.Option("--seeds", help="File of ids: keep users like these.")
+    ] = None,
     holdout: Annotated[float, typer.Option("--holdout", help="Share kept out of exports.")] = 0.0,
     holdout_key: Annotated[
         str | None, typer.Option("--holdout-key", help="Same key, same people held out.")
@@ -142,7 +145,8 @@ def save(
     url: Url = None,
     timeout: Seconds = DEFAULT_TIMEOUT,
 ) -> None:
-    """Pick users as `openfound target` does, and keep them under a name."""
+    """Pick users as `openfound target` or `lookalike` does, and keep them under a name."""
+    like = None if seeds is None else ids_of(seeds, "--seeds")
     chosen = choosing(
         rules=rules, include=include, exclude=exclude, without=without, size=size,
         min_score=min_score, min_probability=min_probability, share=share,
@@ -151,8 +155,8 @@ def save(
     saved = ask(
         url, timeout,
         lambda client: client.save(
-            name, text, prompt=prompt, holdout=holdout, holdout_key=holdout_key, kind=kind,
-            **chosen,
+            name, text, prompt=prompt, seeds=like, holdout=holdout, holdout_key=holdout_key,
+            kind=kind, **chosen,
         ),
     )  # fmt: skip
     display_audiences.show(stdout(), saved, json)

@@ -75,6 +75,7 @@ class AudienceMethods:
         name: str,
         text: str | None = None,
         *,
+        seeds: Iterable[str] | None = None,
         holdout: float = 0.0,
         holdout_key: str | None = None,
         prompt: str | Prompt | None = None,
@@ -83,11 +84,12 @@ class AudienceMethods:
         rewrite: bool = True,
         **choosing: Unpack[Choosing],
     ) -> SavedAudience:
-        """Run what ``target`` would, and keep it under a name; ``holdout`` leaves a share out."""
+        """Run what ``target``, or with ``seeds`` ``lookalike``, would, and keep it under a name."""
         return self._send(
             calls.save(
                 name,
                 text,
+                seeds=seeds,
                 holdout=holdout,
                 holdout_key=holdout_key,
                 prompt=prompt,
@@ -210,6 +212,7 @@ class AsyncAudienceMethods:
         name: str,
         text: str | None = None,
         *,
+        seeds: Iterable[str] | None = None,
         holdout: float = 0.0,
         holdout_key: str | None = None,
         prompt: str | Prompt | None = None,
@@ -218,11 +221,12 @@ class AsyncAudienceMethods:
         rewrite: bool = True,
         **choosing: Unpack[Choosing],
     ) -> SavedAudience:
-        """Run what ``target`` would, and keep it under a name; ``holdout`` leaves a share out."""
+        """Run what ``target``, or with ``seeds`` ``lookalike``, would, and keep it under a name."""
         return await self._send(
             calls.save(
                 name,
                 text,
+                seeds=seeds,
                 holdout=holdout,
                 holdout_key=holdout_key,
                 prompt=prompt,

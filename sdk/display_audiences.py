@@ -20,7 +20,7 @@ def show(console: Console, saved: SavedAudience, json: bool) -> None:
     run = saved.latest
     lines = [
         f"{saved.name} ({saved.id}), saved by {saved.owner} on {saved.created_at:%Y-%m-%d}",
-        f"  asked   {saved.target.get('text') or saved.target.get('prompt') or 'nothing'}",
+        f"  asked   {_asked(saved)}",
     ]
     lines += [f"  rules   {saved.words}"] if saved.words else []
     lines += [f"  members {run.size:,} of {run.population:,} users, as of {run.as_of:%Y-%m-%d}"]
@@ -28,6 +28,12 @@ def show(console: Console, saved: SavedAudience, json: bool) -> None:
     lines += [f"  from    snapshot {run.snapshot}, run {run.run} ({saved.num_runs} in all)"]
     lines += [f"  note    {note}" for note in [*run.notes, *saved.notes]]
     console.print(Text("\n".join(lines)))
+
+
+def _asked(saved: SavedAudience) -> str:
+    if seeds := saved.target.get("seeds"):
+        return f"users like {len(seeds):,} seeds"
+    return str(saved.target.get("text") or saved.target.get("prompt") or "nothing")
 
 
 def print_page(console: Console, page: AudiencePage) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from sdk.fields import UtcTime, WireAnswer, WireRequest, once_each
+from sdk.reaching import LookalikeRequest
 from sdk.selection import AudienceId, TargetMeta, TargetRequest
 
 Part = Literal["all", "target", "holdout"]
@@ -18,7 +19,12 @@ class SaveAudience(WireRequest):
     """Run a plan on the live snapshot, and keep it with its members under a name."""
 
     name: str = Field(min_length=1, max_length=200, description="What people call it.")
-    target: TargetRequest = Field(description="The plan: what `POST /v1/target` takes.")
+    target: TargetRequest | None = Field(
+        default=None, description="The plan: what `POST /v1/target` takes."
+    )
+    lookalike: LookalikeRequest | None = Field(
+        default=None, description="Or: what `POST /v1/lookalike` takes."
+    )
     holdout: float = Field(
         default=0.0,
         ge=0,
@@ -31,6 +37,12 @@ class SaveAudience(WireRequest):
         max_length=200,
         description="Audiences with one key hold out the same users; by default each its own.",
     )
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> SaveAudience:
+        if (self.target is None) == (self.lookalike is None):
+            raise ValueError("expected exactly one of target and lookalike")
+        return self
 
 
 class AudienceRun(TargetMeta):
@@ -47,7 +59,9 @@ class SavedAudience(WireAnswer):
     id: str = Field(description="Its id.")
     name: str = Field(description="What people call it.")
     owner: str = Field(description="Who saved it.")
-    target: dict[str, Any] = Field(description="Its plan, as `POST /v1/target` takes it.")
+    target: dict[str, Any] = Field(
+        description="Its plan, as `POST /v1/target` takes it; with `seeds`, `POST /v1/lookalike`."
+    )
     words: str | None = Field(default=None, description="Its rules in words; null without rules.")
     holdout: float = Field(description="Share that is held out.")
     holdout_key: str = Field(description="What the hold-out is drawn by.")

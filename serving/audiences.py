@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from feature_repo.rule_words import words
 from feature_repo.rules import parse
+from sdk.reaching import LookalikeRequest
 from sdk.saved import (
     AudienceChange,
     AudiencePage,
@@ -55,8 +56,15 @@ class SavedAudiences:
 
         Rules that the sentence holds are kept as rules: a later run does not read it anew.
         """
-        plan, told = self._targeting.halved(asked.target)
-        found = self._targeting.target(plan)
+        plan: TargetRequest | LookalikeRequest
+        told: list[str] = []
+        if asked.lookalike is not None:
+            plan = asked.lookalike
+            found = self._targeting.lookalike(plan)
+        else:
+            assert asked.target is not None  # SaveAudience sees to it
+            plan, told = self._targeting.halved(asked.target)
+            found = self._targeting.target(plan)
         notes = [*told, *self._duplicates(plan, found)]
         saved = self.store.create(
             name=asked.name, owner=owner, plan=_plan(plan), holdout=asked.holdout,
@@ -88,9 +96,12 @@ class SavedAudiences:
         before = self.store.get(audience)
         live = self._targeting.live
         opened = live.get() if snapshot is None else live.open(snapshot)
-        request = TargetRequest.model_validate(before.plan)
+        request = plan_of(before)
         vector = self.store.query_in(audience, opened.manifest.space)
-        found = self._targeting.target(request, opened=opened, vector=vector)
+        if isinstance(request, LookalikeRequest):
+            found = self._targeting.lookalike(request, opened=opened, vector=vector)
+        else:
+            found = self._targeting.target(request, opened=opened, vector=vector)
         after = self.store.add_run(audience, _new_run(request, found))
         self.store.note(who, "run", audience, snapshot=opened.manifest.id, size=len(found.ids))
         return self._change(before.latest, after)
@@ -128,7 +139,7 @@ class SavedAudiences:
     def _ids(self, run: Run) -> pa.Array:
         return self.store.members(run)["user_id"].combine_chunks()
 
-    def _duplicates(self, request: TargetRequest, found: Audience) -> list[str]:
+    def _duplicates(self, request: TargetRequest | LookalikeRequest, found: Audience) -> list[str]:
         """Notes on saved audiences with the same plan, or nearly the same members."""
         notes = []
         plan = json.dumps(_plan(request), sort_keys=True)
@@ -181,11 +192,18 @@ def _warnings(before: Run, after: Run, jaccard: float) -> list[str]:
     return warnings
 
 
-def _plan(request: TargetRequest) -> dict[str, object]:
+def plan_of(saved: Saved) -> TargetRequest | LookalikeRequest:
+    """The plan of a saved audience; that of a lookalike has seeds."""
+    if "seeds" in saved.plan:
+        return LookalikeRequest.model_validate(saved.plan)
+    return TargetRequest.model_validate(saved.plan)
+
+
+def _plan(request: TargetRequest | LookalikeRequest) -> dict[str, object]:
     return request.model_dump(mode="json", exclude_none=True)
 
 
-def _new_run(request: TargetRequest, found: Audience) -> NewRun:
+def _new_run(request: TargetRequest | LookalikeRequest, found: Audience) -> NewRun:
     meta = found.meta.model_dump(mode="json")
     return NewRun(meta, request.kind, found.ids, found.scores, found.query)
 

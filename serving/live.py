@@ -25,7 +25,13 @@ from encoders.checkpoint import CheckpointError, fingerprint
 from encoders.prompt import Prompt
 from encoders.query import Query, QueryEncoder
 from encoders.text import WeightsMissing
-from feature_repo.errors import ManifestError, NoLiveSnapshot, OpenFoundError, SpaceMismatch
+from feature_repo.errors import (
+    InputError,
+    ManifestError,
+    NoLiveSnapshot,
+    OpenFoundError,
+    SpaceMismatch,
+)
 from feature_repo.manifest import CheckpointEntry, Manifest
 from feature_repo.matrix import Matrix
 from feature_repo.rule_filter import RuleFilter
@@ -39,6 +45,8 @@ from serving.planning import Reader, demand_reader
 
 TOWERS: Final = {"fused": "alignment"}
 """The kinds that sentences are aligned with → the checkpoint that holds their text tower."""
+WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search", "shopper_bert"})
+"""Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
 RETRY_SECONDS: Final = 5.0
 _SHOWN: Final = 400
 _FIRST_SENTENCE: Final = "households that will buy milk"
@@ -69,6 +77,10 @@ class Features(Protocol):
 
 class CannotOpen(OpenFoundError):
     """A snapshot's checkpoint or language model is missing or damaged."""
+
+
+class NoSentences(InputError):
+    """A kind was asked with a sentence, but sentences are not aligned with it."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +271,20 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def check_aligned(manifest: Manifest, kind: str) -> None:
+    """Raise MissingKind or NoSentences for a kind that no sentence can be asked of."""
+    if kind in TOWERS:
+        manifest.entry(kind)  # raises MissingKind
+        return
+    if kind not in WITHOUT_TOWER:
+        manifest.entry(kind)
+    aligned = ", ".join(kind for kind in TOWERS if kind in manifest.kinds) or "none"
+    raise NoSentences(
+        f"kind: expected one that sentences are aligned with ({aligned}), got {kind!r}; "
+        f"its embeddings can be fetched, not asked with a sentence"
+    )
 
 
 def _check_width(manifest: Manifest, kind: str, encoder: Encoder) -> None:

@@ -44,7 +44,7 @@ from sdk.types import (
     SnapshotsResponse,
     TargetRequest,
 )
-from serving.live import TOWERS, LiveSnapshot, Opened
+from serving.live import LiveSnapshot, Opened, check_aligned
 from serving.lookalike import lookalike_query_of, rows_of, without_seeds
 from serving.nearest import Nearest
 from serving.picked import Audience, answer
@@ -58,16 +58,9 @@ from serving.selecting import (
     select,
 )
 
-WITHOUT_TOWER = frozenset({"behaviour", "tabular", "search", "shopper_bert"})
-"""Kinds that no sentence is ever aligned with, whether or not the snapshot has them."""
-
 _UNRANKED: Final = "No sentence was given: nobody is preferred, users stand in order of user_id."
 _Floats = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
-
-
-class NoSentences(InputError):
-    """A kind was asked with a sentence, but sentences are not aligned with it."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +155,21 @@ class Targeting:
         check_aligned(opened.manifest, request.kind)
         return plan_of(opened.reader, request.text)
 
-    def lookalike(self, request: LookalikeRequest) -> Audience:
+    def lookalike(
+        self,
+        request: LookalikeRequest,
+        *,
+        opened: Opened | None = None,
+        vector: _Floats | None = None,
+    ) -> Audience:
         """Pick the users most like the seeds; too few seeds fall back on the sentence, if any.
 
-        Raises what :meth:`target` raises, and InputError for too few seeds without a sentence.
+        Arguments as in :meth:`target`, whose errors it raises, and InputError for too few seeds
+        without a sentence.
         """
-        opened, kind = self.live.get(), request.kind
+        opened, kind = opened or self.live.get(), request.kind
         check_aligned(opened.manifest, kind)
-        query = lookalike_query_of(opened, request)
+        query = lookalike_query_of(opened, request) if vector is None else Query(vector)
         among = eligible(opened, kind, without_seeds(request), self.members)
         found = select(opened, kind, query.vector, request, among)
         return answer(opened, kind, found, list(query.notes), query.vector)
@@ -319,20 +319,6 @@ def _calibrate(
     if calibrator is None or query is None:
         return None
     return lambda scores: calibrator(request.text, query.vector, scores)
-
-
-def check_aligned(manifest: Manifest, kind: str) -> None:
-    """Raise MissingKind or NoSentences for a kind that no sentence can be asked of."""
-    if kind in TOWERS:
-        manifest.entry(kind)  # raises MissingKind
-        return
-    if kind not in WITHOUT_TOWER:
-        manifest.entry(kind)
-    aligned = ", ".join(kind for kind in TOWERS if kind in manifest.kinds) or "none"
-    raise NoSentences(
-        f"kind: expected one that sentences are aligned with ({aligned}), got {kind!r}; "
-        f"its embeddings can be fetched, not asked with a sentence"
-    )
 
 
 def _info(manifest: Manifest) -> SnapshotInfo:

@@ -28,11 +28,13 @@ from sdk.explaining import (
     PortraitRequest,
     ProfileShare,
 )
+from sdk.reaching import LookalikeRequest
 from sdk.selection import TargetRequest
-from serving.audiences import SavedAudiences
-from serving.live import Opened
+from serving.audiences import SavedAudiences, plan_of
+from serving.live import Opened, check_aligned
+from serving.lookalike import lookalike_query_of
 from serving.picked import Audience
-from serving.targeting import Targeting, check_aligned
+from serving.targeting import Targeting
 
 Rows = npt.NDArray[np.int64]
 
@@ -113,21 +115,24 @@ class Why:
 
     def _demand(
         self, opened: Opened, request: ExplainRequest
-    ) -> tuple[TargetRequest, Query, list[str]]:
+    ) -> tuple[TargetRequest | LookalikeRequest, Query, list[str]]:
         """What is asked, in two halves; its query; and notes."""
-        given = TargetRequest(
-            text=request.text, prompt=request.prompt, rules=request.rules, kind=request.kind,
-            rewrite=request.rewrite, split=request.split,
-        ) if request.audience is None else None  # fmt: skip
-        if given is None:
-            assert request.audience is not None
-            saved = self._saved()
-            given = TargetRequest.model_validate(saved.store.get(request.audience).plan)
-            vector = saved.store.query_in(request.audience, opened.manifest.space)
-            if vector is not None:
-                check_aligned(opened.manifest, given.kind)
-                return given, Query(vector), []
+        given: TargetRequest | LookalikeRequest
+        vector = None
+        if request.audience is not None:
+            store = self._saved().store
+            given = plan_of(store.get(request.audience))
+            vector = store.query_in(request.audience, opened.manifest.space)
+        else:
+            given = TargetRequest(
+                text=request.text, prompt=request.prompt, rules=request.rules, kind=request.kind,
+                rewrite=request.rewrite, split=request.split,
+            )  # fmt: skip
         check_aligned(opened.manifest, given.kind)
+        if vector is not None:
+            return given, Query(vector), []
+        if isinstance(given, LookalikeRequest):
+            return given, lookalike_query_of(opened, given), []
         plan, notes = self._targeting.halved(given, opened)
         query = self._targeting.query_of(opened, plan)
         if query is None:
@@ -137,7 +142,9 @@ class Why:
             )
         return plan, query, notes
 
-    def _allowed(self, opened: Opened, plan: TargetRequest) -> npt.NDArray[np.bool_] | None:
+    def _allowed(
+        self, opened: Opened, plan: TargetRequest | LookalikeRequest
+    ) -> npt.NDArray[np.bool_] | None:
         if plan.rules is None:
             return None
         rule = parse(plan.rules.model_dump(exclude_none=True))

@@ -167,6 +167,7 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
     with sdk.Client("http://x", transport=transport) as client:
         blocking = [
             client.save("Cats", "cats", holdout=0.1, rules=FOOD, share=0.2),
+            client.save("Alike", seeds=["1", "2"], size=3),
             client.get_audience("a1"), client.rerun("a1"), client.overlap(["a1", "a2"]),
             client.send("a1", "https://x.example/"), client.reach("cats", rules=FOOD),
             client.plan("cats, not bought in 9 days"),
@@ -182,6 +183,7 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
         async with sdk.AsyncClient("http://x", transport=transport) as client:
             return [
                 await client.save("Cats", "cats", holdout=0.1, rules=FOOD, share=0.2),
+                await client.save("Alike", seeds=["1", "2"], size=3),
                 await client.get_audience("a1"), await client.rerun("a1"),
                 await client.overlap(["a1", "a2"]), await client.send("a1", "https://x.example/"),
                 await client.reach("cats", rules=FOOD),
@@ -195,12 +197,13 @@ def test_both_clients_send_and_read_the_same(fake: Fake, tmp_path: Path) -> None
             ]  # fmt: skip
 
     assert asyncio.run(ask()) == blocking and fake.asked == first
+    assert first[1][2]["lookalike"]["seeds"] == ["1", "2"] and "target" not in first[1][2]
     method, path, body = first[0]
     assert (method, path, body["holdout"]) == ("POST", "/v1/audiences", 0.1)
     assert body["target"]["share"] == 0.2 and "size" not in body["target"]
     assert body["target"]["rules"] == FOOD | {"rule": FOOD["rule"] | {"measure": "count"}}
-    assert first[11][1] == "/v1/audiences/a1/members?part=holdout"
-    explain, saved, picked = (body for path, body in [one[1:] for one in first[7:10]])
+    assert first[12][1] == "/v1/audiences/a1/members?part=holdout"
+    explain, saved, picked = (body for path, body in [one[1:] for one in first[8:11]])
     assert explain["user_ids"] == ["4", "9"] and explain["rules"]["type"] == "not"
     assert saved["audience"] == "a1" and "target" not in saved
     assert picked["target"]["share"] == 0.1 and picked["days"] == 9

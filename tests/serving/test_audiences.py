@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from encoders.query import Query
-from feature_repo.errors import ManifestError, UnknownAudience, UnknownSnapshot
+from feature_repo.errors import InputError, ManifestError, UnknownAudience, UnknownSnapshot
+from sdk.reaching import LookalikeRequest
 from sdk.saved import SaveAudience
 from sdk.types import TargetRequest
 from serving.audience_store import AudienceStore
@@ -172,3 +174,40 @@ def test_migrations_make_the_tables_of_the_models(tmp_path: Path, world: Any) ->
     for table in Base.metadata.tables.values():
         columns = {column["name"] for column in found.get_columns(table.name)}
         assert columns == {column.name for column in table.columns}, table.name
+
+
+def test_a_lookalike_is_saved_and_run_again_like_any_other(
+    audiences: SavedAudiences, world: Any
+) -> None:
+    seeds = [f"u{n}" for n in range(12)]
+    asked = LookalikeRequest(seeds=seeds, text=TEXT, size=8)
+    saved = audiences.save(SaveAudience(name="Alike", lookalike=asked, holdout=0.2), "me")
+    direct = audiences._targeting.lookalike(asked)
+    assert audiences.members(saved.id).user_ids == direct.user_ids
+    assert LookalikeRequest.model_validate(saved.target) == asked
+    assert any("12 seed users" in note for note in saved.latest.notes)
+    change = audiences.rerun(saved.id, None, "me")
+    assert change.jaccard == 1 and change.entered == 0
+    later = world.publish(2)
+    moved = audiences.rerun(saved.id, later.id, "me")
+    assert moved.audience.latest.snapshot == later.id and moved.entered > 0
+    assert not set(audiences.members(saved.id).user_ids) & set(seeds)
+    twice = audiences.save(SaveAudience(name="Again", lookalike=asked), "me")
+    assert any("the same plan" in note for note in twice.notes)
+
+
+def test_too_few_seeds_fall_back_and_the_run_says_so(audiences: SavedAudiences) -> None:
+    asked = LookalikeRequest(seeds=["u1", "u2"], text=TEXT, size=8)
+    saved = audiences.save(SaveAudience(name="Few", lookalike=asked), "me")
+    assert any("too few to go by" in note for note in saved.latest.notes)
+    alone = asked.model_copy(update={"text": None})
+    with pytest.raises(InputError, match="expected at least 10 users"):
+        audiences.save(SaveAudience(name="None", lookalike=alone), "me")
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_one_plan_is_saved(both: bool) -> None:
+    target = TargetRequest(text=TEXT) if both else None
+    asked = LookalikeRequest(seeds=["u1"]) if both else None
+    with pytest.raises(ValidationError, match="exactly one of target and lookalike"):
+        SaveAudience(name="Both", target=target, lookalike=asked)

@@ -17,9 +17,9 @@ from feature_repo.matrix import Matrix
 from sdk.types import PROBLEM_JSON, PromptRequest, TargetRequest
 from serving.api import create_app
 from serving.auth import ApiKeys
-from serving.live import Opener
+from serving.live import NoSentences, Opener
 from serving.nearest import Nearest
-from serving.targeting import NoSentences, Targeting
+from serving.targeting import Targeting
 
 KEY, READER = "the-key", "the-reader"
 TEXT = "households that will buy diapers"

@@ -14,8 +14,8 @@ from feature_repo.errors import InputError, MissingKind, NotCarried, UnknownAudi
 from feature_repo.matrix import Matrix
 from sdk.types import EmbeddingsRequest, TargetRequest
 from serving.calibrated import Abstained
-from serving.live import Opener
-from serving.targeting import NoSentences, Targeting
+from serving.live import NoSentences, Opener
+from serving.targeting import Targeting
 
 
 @pytest.fixture

@@ -71,6 +71,22 @@ def test_a_saved_audience_keeps_its_vector_and_its_members(http: TestClient) -> 
     }
 
 
+def test_a_saved_lookalike_is_explained_by_its_own_vector(http: TestClient) -> None:
+    seeds = [f"u{n}" for n in range(12)]
+    plan = {"name": "Alike", "lookalike": {"seeds": seeds, "size": 5, "rules": RECENT}}
+    saved = http.post("/v1/audiences", json=plan)
+    assert saved.status_code == 201, saved.text
+    members = http.get(f"/v1/audiences/{saved.json()['id']}/members").json()["users"]
+    assert members == []  # the ten who bought lately are all among the seeds
+    asked = {"user_ids": ["u3", "u30"], "audience": saved.json()["id"]}
+    found = http.post("/v1/explain", json=asked).json()["users"]
+    alike = {"seeds": seeds, "size": 40, "with_seeds": True}
+    ranked = http.post("/v1/lookalike", json=alike).json()["users"]
+    scores = {user["user_id"]: user["score"] for user in ranked}
+    assert [user["score"] for user in found] == pytest.approx([scores["u3"], scores["u30"]], 1e-4)
+    assert [user["eligible"] for user in found] == [True, False]
+
+
 def test_a_portrait_counts_what_members_did_more_often(http: TestClient) -> None:
     # un bought cat food n days and an hour ago: u0 to u9 within ten days.
     target = {"rules": RECENT, "size": 40}
