@@ -12,8 +12,9 @@ all), timed in turn and reported as medians:
 - *Milvus Lite*: one search with the same filters as metadata, its limit raised to ``size`` (a
   Milvus server would refuse more than 16,384).
 
-Peak memory beyond the mapped matrix is the growth of anonymous memory (RssAnon) while the engine
-answers, watched every millisecond.
+Peak memory beyond the mapped matrix is anonymous memory (RssAnon), watched every millisecond, of a
+fresh process that opens the snapshot and answers once: all of it, Python and libraries included, and
+its growth since they were imported.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -68,7 +71,15 @@ def make(directory: Path, users: int, dim: int) -> tuple[Matrix, RuleFilter]:
         )
         write_sorted(facts, place / "behaviour.parquet")
     ids = pa.array([f"u{n:08}" for n in range(users)])
-    return Matrix(np.load(path, mmap_mode="r"), ids), RuleFilter(ids, place, "benchmark")
+    pq.write_table(pa.table({"user_id": ids}), directory / "users.parquet")
+    return opened(directory)
+
+
+def opened(directory: Path) -> tuple[Matrix, RuleFilter]:
+    """What :func:`make` wrote, as the service opens a snapshot."""
+    ids = pq.read_table(directory / "users.parquet")["user_id"].combine_chunks()
+    matrix = Matrix(np.load(directory / "fused.npy", mmap_mode="r"), ids)
+    return matrix, RuleFilter(ids, directory / "facts", "benchmark")
 
 
 def engine(matrix: Matrix, rules: RuleFilter, query: np.ndarray, size: int) -> pa.Array:
@@ -124,9 +135,31 @@ def timed(work: Callable[[], Any], repeat: int) -> float:
     return statistics.median(seconds)
 
 
+def cold(directory: Path, dim: int, size: int) -> dict[str, float]:
+    """Megabytes of anonymous memory of this process, which has done nothing yet, at most."""
+    imported = _anonymous()
+
+    def work() -> None:
+        matrix, rules = opened(directory)
+        query = np.random.default_rng(1).standard_normal(dim).astype(np.float32)
+        assert len(engine(matrix, rules, query, size)) == size
+
+    peak = peak_memory(work)
+    return {"cold_peak_megabytes": round(peak / 1e6, 1),
+            "cold_growth_megabytes": round((peak - imported) / 1e6, 1)}  # fmt: skip
+
+
+def in_fresh_process(directory: Path, dim: int, size: int) -> dict[str, float]:
+    """:func:`cold`, in a process of its own."""
+    words = [sys.executable, __file__, "--cold", str(directory), "--dim", str(dim)]
+    run = subprocess.run([*words, "--size", str(size)], check=True, stdout=subprocess.PIPE)
+    found: dict[str, float] = json.loads(run.stdout)
+    return found
+
+
 def peak_memory(work: Callable[[], Any]) -> int:
-    """Bytes of anonymous memory that ``work`` took at most, beyond what was there before."""
-    before, peak, done = _anonymous(), 0, threading.Event()
+    """Bytes of anonymous memory that the process had at most while ``work`` ran."""
+    peak, done = 0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
@@ -141,7 +174,7 @@ def peak_memory(work: Callable[[], Any]) -> int:
     finally:
         done.set()
         watcher.join()
-    return peak - before
+    return peak
 
 
 def _anonymous() -> int:
@@ -159,20 +192,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--milvus-users", type=int, default=1_000_000, help="0 leaves Milvus out")
+    parser.add_argument("--cold", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.cold:
+        print(json.dumps(cold(given.cold, given.dim, given.size)))
+        return
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         matrix, rules = make(directory, given.users, given.dim)
         query = np.random.default_rng(1).standard_normal(given.dim).astype(np.float32)
         forget = rules._kept.clear
-        # The first call: later ones would use again what the allocator kept of it.
-        extra = peak_memory(lambda: engine(matrix, rules, query, given.size))
         found = engine(matrix, rules, query, given.size)
         in_memory = [np.array(matrix.vectors)]
         result = {
             "users": given.users, "dim": given.dim, "size": len(found),
             "eligible": int(rules.allowed(RULE).sum()), "cores": os.cpu_count(),
-            "load": os.getloadavg()[0], "peak_megabytes": round(extra / 1e6, 1),
+            "load": os.getloadavg()[0],
+            **in_fresh_process(directory, given.dim, given.size),
             "engine_ms": _ms(
                 lambda: (forget(), engine(matrix, rules, query, given.size)), given.repeat
             ),
@@ -186,7 +222,9 @@ def main() -> None:
         if given.milvus_users:
             users = min(given.milvus_users, given.users)
             size = given.size * users // given.users
+            started = time.perf_counter()
             search = milvus(directory, matrix, rules, users)
+            result["milvus_load_s"] = round(time.perf_counter() - started, 1)
             try:
                 result |= {"milvus_users": users, "milvus_size": len(search(query, size))}
                 result["milvus_ms"] = _ms(lambda: search(query, size), 3)
