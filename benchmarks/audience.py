@@ -13,8 +13,8 @@ all), timed in turn and reported as medians:
   Milvus server would refuse more than 16,384).
 
 Peak memory beyond the mapped matrix is anonymous memory (RssAnon), watched every millisecond, of a
-fresh process that opens the snapshot and answers once: all of it, Python and libraries included, and
-its growth since they were imported.
+fresh process that opens the snapshot and answers once: all of it, Python and libraries included,
+and its growth since they were imported.
 """
 
 from __future__ import annotations
