@@ -184,3 +184,20 @@ def test_old_events_are_joined_by_subject_until_few_enough_are_left(one_user: An
     assert ids == ["variant-000000"] and whole == bare
     found = explain(past, QUERY, counting(weights))
     assert found.unexplained < TOLERANCE and found.score > 0
+
+
+def test_what_any_event_is_worth_is_shared_by_all_of_them(one_user: Any) -> None:
+    def encode(tables: Tables, ids: Sequence[str]) -> np.ndarray:
+        """A customer at all scores 3, and one more with bread."""
+        lines: dict[str, set[str]] = {name: set() for name in ids}
+        for row in tables["behaviour_weekly"].to_pylist():
+            lines[row["user_id"]] |= {*row["bills"], *row["clicks"], *row["mini_programs"]}
+        return np.array([[3.0 * bool(lines[n]) + ("bread" in lines[n]), 0.0] for n in ids])
+
+    past = UserPast(one_user(), {})
+    found = explain(past, QUERY, encode, orders=2)
+    worth = dict(found.contributions)
+    others = [worth[p] for p in past.parts if p.week_end is not None and p.name != "bread"]
+    events = sum(part.week_end is not None for part in past.parts)
+    assert found.score - found.without == 4.0 and found.unexplained < TOLERANCE
+    assert max(others) == pytest.approx(3.0 / events) and min(others) == pytest.approx(3.0 / events)
