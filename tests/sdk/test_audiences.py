@@ -241,6 +241,7 @@ def test_commands_show_tables_and_json(command: Any, fake: Fake, tmp_path: Path)
         (("portrait", "--audience", "a1", "--json"), '"everybody": 0.1'),
         (("lookalike", "--seeds", str(seeds), "--size", "1"), "0.5000"),
         (("audience", "save", "Cats", "cats", "--holdout", "0.1"), "heldout 10%"),
+        (("audience", "save", "Alike", "--seeds", str(seeds)), "saved by me"),
         (("audience", "export", "a1", str(tmp_path / "c.csv"), "--format", "csv"), "wrote"),
     ]:
         result = command(*words)
