@@ -240,7 +240,7 @@ def address(shop: Shop) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     """Headless Chromium, which finds no host but this one."""
     if CHROMIUM is None:
