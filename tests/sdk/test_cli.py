@@ -204,9 +204,14 @@ def test_a_job_is_left_found_again_and_stopped(ray: Any, run: Any) -> None:
 def test_ctrl_c_says_that_the_job_goes_on_and_how_to_stop_it(ray: Any) -> None:
     ray.chapters = ["loading\n"] * 10_000
     command = [sys.executable, "-m", "sdk.cli", "submit", "--submission-id", "nightly", "train"]
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert child.stdout is not None
     assert child.stdout.readline() == "loading\n"
     os.kill(child.pid, signal.SIGINT)
