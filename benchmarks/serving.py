@@ -9,13 +9,15 @@ Beside the time of an answer stands the processor time that proxy and replica sp
 too, where it is asked): on a machine that others use, waiting says more about them than about us.
 
 One Ray Serve runs the service (one replica, keys, rate limit, audit log, as in production) and,
-in a replica of its own behind the same proxy, a deployment that answers `{}` at once. One
-connection asks one question after the other, a few seconds of each in turn:
+each in a replica of its own behind the same proxy, two that do nothing: a bare deployment, which
+answers `{}` before it has the body, and a FastAPI route, which reads its JSON body first. In Ray
+Serve a body costs a call from the replica back to the proxy, whoever asks for it. One connection
+asks one question after the other, a few seconds of each in turn:
 
 - *embeddings* of one user, another one each time;
 - *target*: 100 users by a sentence that was encoded before, 20 sentences in turn, by Milvus as
   the contract has it; *exact*: the same by the scan;
-- *noop*: the same POST to the other deployment.
+- *route* and *noop*: the same POST to the route and to the bare deployment.
 
 Then 64 connections ask embeddings and audiences in turn; memory is the replica's anonymous memory
 after a warm-up, halfway and at the end. Last, with `--users`, `target` over a synthetic matrix,
@@ -68,8 +70,10 @@ SENTENCES = [
 WARM_SECONDS, CONNECTIONS = 30, 64
 SCRIPT = Path(__file__).with_name("serving.lua")
 ROUTES = {
-    "noop": "/noop", "embeddings": "/v1/embeddings", "target": "/v1/target", "exact": "/v1/target",
+    "noop": "/noop", "route": "/route/ask", "embeddings": "/v1/embeddings", "target": "/v1/target",
+    "exact": "/v1/target",
 }  # fmt: skip
+NOTHING = ("noop", "route")
 _BLOCK = 50_000
 
 
@@ -109,7 +113,7 @@ def served(workspace: Workspace) -> Iterator[tuple[str, str]]:
         stack.enter_context(_milvus(workspace))
         address = stack.enter_context(
             cluster.served(
-                application, host="127.0.0.1", port=port, replicas=2, listen=lambda: None
+                application, host="127.0.0.1", port=port, replicas=3, listen=lambda: None
             )
         )
         _serve_nothing()
@@ -117,21 +121,30 @@ def served(workspace: Workspace) -> Iterator[tuple[str, str]]:
 
 
 def _serve_nothing() -> None:
+    from fastapi import FastAPI
     from ray import serve
     from starlette.responses import Response
 
     from serving.replica import MAX_ONGOING, MAX_QUEUED
 
-    @serve.deployment(  # type: ignore[call-overload, untyped-decorator]
-        ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=MAX_ONGOING,
-        max_queued_requests=MAX_QUEUED,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )  # fmt: skip
-    class Nothing:
-        async def __call__(self, request: Any) -> Response:
-            return Response(b"{}", media_type="application/json")
+    async def bare(self: Any, request: Any) -> Response:
+        return Response(b"{}", media_type="application/json")
 
-    serve.run(Nothing.bind(), name="noop", route_prefix="/noop")
+    routes = FastAPI()
+
+    @routes.post("/ask")
+    async def nothing(body: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    made = {"noop": type("Bare", (), {"__call__": bare}),
+            "route": serve.ingress(routes)(type("Route", (), {}))}  # fmt: skip
+    for name in NOTHING:
+        deployment = serve.deployment(
+            made[name], name=name, ray_actor_options={"num_cpus": 0.1},
+            max_ongoing_requests=MAX_ONGOING, max_queued_requests=MAX_QUEUED,
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )  # fmt: skip
+        serve.run(deployment.bind(), name=name, route_prefix=f"/{name}")
 
 
 def questions(workspace: Workspace) -> dict[str, list[str]]:
@@ -142,7 +155,13 @@ def questions(workspace: Workspace) -> dict[str, list[str]]:
     embeddings = [json.dumps({"user_ids": [user]}) for user in picked.tolist()]
     target = [json.dumps({"text": text, "size": 100}) for text in SENTENCES]
     exact = [json.dumps({"text": text, "size": 100, "exact": True}) for text in SENTENCES]
-    return {"noop": target, "embeddings": embeddings, "target": target, "exact": exact}
+    return {
+        "noop": target,
+        "route": target,
+        "embeddings": embeddings,
+        "target": target,
+        "exact": exact,
+    }
 
 
 class Wrk:
@@ -191,25 +210,24 @@ def one_by_one(ask: Wrk, rounds: int, seconds: float) -> dict[str, Any]:
             medians.append(result["p50"] / 1e3)
     return {
         "ms": {name: statistics.median(each) for name, each in found.items()},
-        "over_noop": _over_noop(found),
+        **{f"over_{nothing}": _over(found, nothing) for nothing in NOTHING},
         "processor_ms": {name: statistics.median(each) for name, each in spent.items()},
-        "processor_over_noop": _over_noop(spent), "rounds_ms": found,
-    }  # fmt: skip
+        **{f"processor_over_{nothing}": _over(spent, nothing) for nothing in NOTHING},
+        "rounds_ms": found,
+    }
 
 
-def _over_noop(found: dict[str, list[float]]) -> dict[str, float]:
-    """Each question as a multiple of the no-op: the median over the rounds."""
+def _over(found: dict[str, list[float]], nothing: str) -> dict[str, float]:
+    """Each question as a multiple of one that does nothing: the median over the rounds."""
     return {
-        name: statistics.median(
-            ours / nothing for ours, nothing in zip(each, found["noop"], strict=True)
-        )
+        name: statistics.median(a / b for a, b in zip(each, found[nothing], strict=True))
         for name, each in found.items()
     }
 
 
 def _processor_seconds(name: str) -> float:
     """What the processes that answer a question have spent so far."""
-    replica = "ServeReplica:noop" if name == "noop" else "ServeReplica:openfound"
+    replica = f"ServeReplica:{name if name in NOTHING else 'openfound'}"
     names = ["ray::ProxyActor", replica, *(["milvus_server"] if name == "target" else [])]
     times = [process.cpu_times() for process in map(_process, names)]
     return sum(each.user + each.system for each in times)
