@@ -61,6 +61,36 @@ def test_axe_finds_nothing_serious(visit: Any) -> None:
     check_axe(page)
 
 
+def test_axe_finds_nothing_serious_where_there_is_nothing_or_trouble(
+    chromium: Any, shop: Any, serving: Any, visiting: Any
+) -> None:
+    with serving(shop.app()) as address, visiting(chromium, address) as visit:
+        page = visit.page
+        page.goto(f"{address}/sign-in")
+        page.fill("#key", "no-such-key")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=alert]")
+        check_axe(page)
+        page.fill("#key", "the-key")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("pre:has-text('make demo')")
+        for path in ("/", "/audiences", "/snapshots", "/snapshots/none/reports/0"):
+            page.goto(address + path)
+            check_axe(page)
+        shop.publish()
+        page.goto(address)
+        page.fill("#sentence", "will buy cat food")
+        page.context.set_offline(True)
+        page.click("#find:enabled")
+        page.wait_for_selector("#problem:has-text('does not answer')")
+        check_axe(page)
+        page.context.set_offline(False)
+        expected = ("401", "404", "503", "ERR_INTERNET")  # which Chromium tells on its console
+        visit.complaints = [
+            one for one in visit.complaints if not any(each in one for each in expected)
+        ]
+
+
 def test_a_phone_never_scrolls_sideways(chromium: Any, address: str, visiting: Any) -> None:
     width = 320
     size = {"width": width, "height": 800}

@@ -70,6 +70,8 @@ def test_the_story(visit: Any, tmp_path: Path) -> None:
 
 
 def test_the_story_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
+    with sdk.Client(visit.address, api_key="the-key") as client:
+        client.save("Diaper people", "will buy diapers", size=200)
     page, keys = visit.page, visit.page.keyboard
     page.goto(visit.address)
 
@@ -108,10 +110,14 @@ def test_the_story_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
     tab_to("#reveal")
     keys.press("Enter")
     page.wait_for_selector(".member .id:has-text('u')")
+    tab_to("[aria-label='Why number 1?']")
+    keys.press("Enter")
+    page.wait_for_selector(".reasons li:has-text('bought CAT FOOD')")
     tab_to("#name")
     keys.type("By keyboard")
     keys.press("Enter")
     page.wait_for_selector("#saved h3:focus")
+    assert "Diaper people" in page.inner_text("#saved table")
     size = int(page.inner_text("#saved p").split()[0])
     tab_to("#saved a")
     with page.expect_download() as waiting:
