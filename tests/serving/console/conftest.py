@@ -240,7 +240,7 @@ def address(shop: Shop) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Headless Chromium, which finds no host but this one."""
     if CHROMIUM is None:
