@@ -86,17 +86,24 @@ def tune(
     negatives_ND: Floats,
     population_UD: Floats,
     config: TuneConfig | None = None,
+    *,
+    start_D: Floats | None = None,
 ) -> Prompt:
     """Sharpen ``text`` by seed users' vectors. The same input gives the same prompt.
 
     Args:
         population_UD: the vectors that will be ranked; their moments set the scale.
+        start_D: the query to start from, where the text was read as something else; default the
+            text's own. The paper's tokens stand before the text itself, and do not take it.
 
     Raises:
         ValueError: no positive or no negative seed, or vectors of another width.
     """
     positives, negatives = np.asarray(positives_PD)[None], np.asarray(negatives_ND)[None]
-    return tune_many(model, [text], positives, negatives, population_UD, config)[0]
+    starts_BD = None if start_D is None else np.asarray(start_D)[None]
+    return tune_many(
+        model, [text], positives, negatives, population_UD, config, starts_BD=starts_BD
+    )[0]
 
 
 def tune_many(
@@ -106,6 +113,8 @@ def tune_many(
     negatives_BND: Floats,
     population_UD: Floats,
     config: TuneConfig | None = None,
+    *,
+    starts_BD: Floats | None = None,
 ) -> list[Prompt]:
     """:func:`tune` for several sentences at once, each with as many seeds; for studies."""
     config = config or TuneConfig()
@@ -120,8 +129,10 @@ def tune_many(
     population = Population.of(population_UD, power=config.power)
     no_tokens = np.zeros((0, model.text.embedding_width), np.float32)
     prompts = []
-    for text, positives, negatives in zip(texts, positives_BPD, negatives_BND, strict=True):
-        zero_shot = model.encode_text([text])[0].numpy()
+    for row, (text, positives, negatives) in enumerate(
+        zip(texts, positives_BPD, negatives_BND, strict=True)
+    ):
+        zero_shot = model.encode_text([text])[0].numpy() if starts_BD is None else starts_BD[row]
         query = posterior_query(
             zero_shot, positives, negatives, population,
             strength=config.strength, belief=config.belief,

@@ -104,8 +104,9 @@ class QueryEncoder:
     def tune(
         self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats
     ) -> Prompt:
-        """A sentence sharpened by seed users' vectors (FOUND 4.4.2)."""
-        return tune(self.model, text, positives_PD, negatives_ND, population_UD)
+        """A demand, as it is read, sharpened by seed users' vectors (FOUND 4.4.2)."""
+        start_D = self.understand(text).vector
+        return tune(self.model, text, positives_PD, negatives_ND, population_UD, start_D=start_D)
 
 
 def _vector(model: FoundModel, text: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.checkpoint import CheckpointError
 from encoders.query import QueryEncoder
+from encoders.rewriting import Reading
 
 SENTENCES = ["people who buy tea", "cheese", "will buy dog food in the next four weeks"]
 
@@ -70,6 +71,28 @@ def test_a_sentence_is_encoded_once_and_callers_cannot_spoil_it(
     first *= 0
     np.testing.assert_array_equal(encoder.encode([SENTENCES[0]]), kept[:1])
     assert asked == [SENTENCES[0]]
+
+
+class _Cheese:
+    """Reads every demand as cheese."""
+
+    def read(self, demand: str) -> Reading:
+        return Reading((("cheese", 1.0),))
+
+    def vocabulary(self) -> list[str]:
+        return ["cheese"]
+
+
+def test_seeds_sharpen_the_demand_as_it_is_read(saved: tuple[FoundModel, Path]) -> None:
+    users_UD = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    seeds = users_UD[:3], users_UD[3:6], users_UD
+    read = QueryEncoder.open(saved[1], lambda directory: _Cheese())
+    literal = QueryEncoder.open(saved[1])
+    tuned = read.tune("something with holes", *seeds)
+    assert tuned.text == "something with holes"
+    np.testing.assert_array_equal(tuned.query_D, literal.tune("cheese", *seeds).query_D)
+    other = literal.tune("something with holes", *seeds).query_D
+    assert np.abs(tuned.query_D - other).max() > 1e-3
 
 
 def test_only_an_alignment_checkpoint_answers(
