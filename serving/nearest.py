@@ -2,8 +2,10 @@
 
 Milvus adds up its inner products in another order than the scan does, which moves a score by its
 last bit and can swap two users. What it finds is therefore scored again from the matrix: a few
-hundred rows, and both engines agree to the bit. What it cannot know is checked here too: a
-collection that is short of rows, or holds users that the snapshot does not.
+hundred rows, and both engines agree to the bit. It is asked for more than are wanted, until those
+it leaves out are further behind the last place than the two engines ever differ. What it cannot
+know is checked here too: a collection that is short of rows, or holds users that the snapshot does
+not.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from feature_repo.matrix import Matrix
 from feature_repo.vectors import MILVUS_LIMIT
 
 RETRY_SECONDS: Final = 5.0
-_SPARE: Final = 64  # asked for beyond k, so that users who swap at the last place are among them
+_SPARE: Final = 8  # asked for beyond k at first: Lite takes .15 ms for each
 
 Floats = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
@@ -83,20 +85,27 @@ class Nearest:
 
         Raises :class:`VectorsUnavailable` at once if Milvus was away a moment ago.
         """
-        count = len(matrix.users) - matrix.cold
-        limit = min(k + _SPARE, count, MILVUS_LIMIT)
-        if not limit:
+        most = min(len(matrix.users) - matrix.cold, MILVUS_LIMIT)
+        if not most:
             return [], np.empty(0, np.float32)
         client = self._reached()
-        try:
-            ids, _ = client.search(collection, query, limit)
-            at = rows.of(ids)
-            if len(ids) < limit or (at < 0).any():
-                raise VectorsUnavailable(f"the collection {collection} is not what was published")
-        except Exception as error:  # gRPC's own errors too: the scan can stand in for all of it
-            self._lost(client, error)
-            raise VectorsUnavailable(str(error)) from error
-        scores: Floats = np.vecdot(matrix.vectors[at], query)
+        limit = min(k + _SPARE, most)
+        while True:
+            try:
+                ids, found = client.search(collection, query, limit)
+                at = rows.of(ids)
+                if len(ids) < limit or (at < 0).any():
+                    raise VectorsUnavailable(
+                        f"the collection {collection} is not what was published"
+                    )
+            except Exception as error:  # gRPC's own errors too: the scan can stand in for all of it
+                self._lost(client, error)
+                raise VectorsUnavailable(str(error)) from error
+            scores: Floats = np.vecdot(matrix.vectors[at], query)
+            apart = 2 * np.abs(scores - found).max()
+            if limit == most or found[k - 1] - found[-1] > apart:
+                break
+            limit = min(2 * limit, most)
         order = np.lexsort((np.array(ids, dtype=str), -scores))[:k]
         return [ids[place] for place in order], scores[order]
 

@@ -84,6 +84,25 @@ def test_milvus_and_the_scan_give_the_same_users_scores_and_order(
             assert pairs == sorted(pairs) and len(pairs) == min(size, 40)
 
 
+def test_a_crowd_at_the_last_place_is_seen_whole(world: Any) -> None:
+    class Crowd:
+        """Scores that differ by less than the two engines do, in the wrong order."""
+
+        asked: list[int] = []
+
+        def search(self, collection: str, query: Any, k: int) -> tuple[list[str], np.ndarray]:
+            self.asked.append(k)
+            found = np.sort(matrix.vectors[:, 0])[::-1][:k]
+            return [*reversed(ids)][:k], found
+
+    ids = [f"u{n:03}" for n in range(300)]
+    scores = np.full((300, 1), 1.0, np.float32) - 1e-7 * np.arange(300, dtype=np.float32)[:, None]
+    matrix = Matrix(scores, pa.array(ids))
+    best, _ = Nearest(Crowd).best("any", matrix, Rows(matrix), np.ones(1, np.float32), 5)
+    assert best == ids[:5]
+    assert Crowd.asked[0] < 20 and Crowd.asked[-1] == 300
+
+
 def test_sizes_beyond_milvus_limit_and_exact_ones_go_to_the_scan(
     world: Any, targeting: Targeting, milvus: FakeMilvus
 ) -> None:
