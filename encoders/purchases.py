@@ -172,6 +172,12 @@ class PurchaseCollate:
             user_U=torch.arange(num_users),
         )
 
+    def latest(self, users: Sequence[str], *, length: int, stretches: int) -> PurchaseBatch:
+        """The latest purchases of some users, at most ``stretches`` of ``length`` each."""
+        logs = [self.history.latest(user, length=length, stretches=stretches) for user in users]
+        owners = [place for place, log in enumerate(logs) for _ in log]
+        return self([stretch for log in logs for stretch in log], owners, len(users))
+
 
 def _codes(values: np.ndarray, known: Sequence) -> np.ndarray:
     """Position in ``known``, from 1; :data:`UNKNOWN` for the others."""

@@ -10,15 +10,17 @@ position, and a Transformer reads the log. Nine heads of two layers predict what
 A field with one value in training has nothing to predict: its cross-entropy is 0 whatever the
 weights, so it does not count as a task. A value that training never saw has a zero embedding.
 
-A mean says what share of a log is what, not how much of it there is. With ``pooling="counts"`` (not
-from the paper) the positive and the negative part of each coordinate is added up over the tokens
-instead, and the logarithm taken: soft counts, [2H]. Shares lose most of what a count of categories
-knows about the next purchase (docs/log.md).
+A mean says what share of a log is what, not how much of it there is. Shares lose most of what a
+count of categories knows about the next purchase (docs/log.md), so there are two other ways to read
+a log, not from the paper. ``pooling="counts"``: the positive and the negative part of each
+coordinate is added up over the tokens, and the logarithm taken: soft counts, [2H]. ``"words"``:
+beside them the logarithm of how many purchases were of each product word (``product_words.py``),
+[2H + K]; the code book is fitted after training.
 
-A log longer than ``length`` is read in stretches, the latest first, and the user is the mean over
-all of their tokens. A user without purchases is *cold*: the vector is 0, and is no taste.
+A log longer than ``length`` is read in stretches, the latest first, and the user is made of all of
+their tokens. A user without purchases is *cold*: the vector is 0, and is no taste.
 
-Shapes as in ``purchases.py``; H width.
+Shapes as in ``purchases.py``; H width, K words.
 """
 
 from __future__ import annotations
@@ -30,11 +32,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoders.product_words import ProductWords
 from encoders.purchase_masking import MASK, Masked, mask_purchases
 from encoders.purchases import CATEGORIES, DATES, FIELDS, UNKNOWN, PurchaseBatch
 
 _BESIDE = 0.3
 """Deviation at the start of what is averaged with the product: six of its size would drown it."""
+
+_WORDS_SHARE = 2.0
+"""Variance of the counts of words against that of soft counts; 1 to 8 differ little."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class ShopperBertConfig:
     length: int = 128  # T, of one stretch
     stretches: int = 1  # how many of them, the latest, make a user
     variant: Literal["mp", "cls"] = "mp"
-    pooling: Literal["mean", "counts"] = "mean"  # counts: not from the paper
+    pooling: Literal["mean", "counts", "words"] = "mean"  # the others: not from the paper
+    words: int = 384  # K
     dropout: float = 0.1
     mask_share: float = 0.15
     whole_visits: bool = False  # hide all purchases of a moment together
@@ -61,19 +68,25 @@ class ShopperBertConfig:
     def __post_init__(self) -> None:
         if self.variant not in ("mp", "cls"):
             raise ValueError(f"variant: expected 'mp' or 'cls', got {self.variant!r}")
-        if self.pooling not in ("mean", "counts") or (self.pooling, self.variant) == (
-            "counts", "cls",
-        ):  # fmt: skip
+        counts = self.pooling in ("counts", "words")
+        if not (self.pooling == "mean" or (counts and self.variant == "mp")):
             raise ValueError(
-                "pooling: expected 'mean', or 'counts' with variant 'mp', got "
+                "pooling: expected 'mean', or with variant 'mp' 'counts' or 'words', got "
                 f"{self.pooling!r} with {self.variant!r}"
             )
+        if self.words < 1:
+            raise ValueError(f"words: expected at least 1, got {self.words}")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} must be a multiple of heads={self.heads}")
         if self.length < 1 or self.stretches < 1:
             raise ValueError(
                 f"length and stretches: expected at least 1, got {self.length}, {self.stretches}"
             )
+
+    @property
+    def read(self) -> dict[str, int]:
+        """What of a log makes a user, as ``PurchaseCollate.latest`` takes it."""
+        return {"length": self.length, "stretches": self.stretches}
 
 
 class ShopperBert(nn.Module):
@@ -103,6 +116,9 @@ class ShopperBert(nn.Module):
         self.transformer = nn.TransformerEncoder(
             layer, config.layers, norm=nn.LayerNorm(H), enable_nested_tensor=False
         )
+        if config.pooling == "words":
+            self.words = ProductWords(H, config.words)
+            self.register_buffer("words_scale", torch.ones(()))
         self.heads = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.Linear(H, H), nn.GELU(), nn.Linear(H, size))
@@ -145,20 +161,49 @@ class ShopperBert(nn.Module):
     @property
     def width(self) -> int:
         """Of a user's vector."""
-        return self.config.dim * (2 if self.config.pooling == "counts" else 1)
+        H = self.config.dim
+        return {"mean": H, "counts": 2 * H, "words": 2 * H + self.config.words}[self.config.pooling]
 
     def forward(self, batch: PurchaseBatch) -> Tensor:
         """The users' vectors, [U, width]; 0 for a user without purchases."""
         if not len(batch.owner_R):
             return self.mask_H.new_zeros(len(batch), self.width)
+        if self.config.pooling == "words":
+            return torch.cat([self._counts(batch), self.words_scale * self._words(batch)], -1)
+        return self._counts(batch) if self.config.pooling == "counts" else self._mean(batch)
+
+    @torch.no_grad()
+    def fit_words(self, everyone: PurchaseBatch, some: PurchaseBatch) -> None:
+        """Find the product words in the logs of ``everyone``, once the model is trained.
+
+        Over ``some`` users, counts of words get :data:`_WORDS_SHARE` times the total variance that
+        soft counts have.
+        """
+        uses_V = everyone.product_RT[everyone.filled_RT].bincount(minlength=len(everyone.texts_VE))
+        self.words.fit(self._products(everyone), uses_V)
+        if len(some) > 1:
+            counts, words = (part.var(0).sum() for part in (self._counts(some), self._words(some)))
+            self.words_scale.copy_((_WORDS_SHARE * counts / words.clamp(min=1e-6)).sqrt())
+
+    def _mean(self, batch: PurchaseBatch) -> Tensor:
         h_RTH, cls_RH = self.states(batch)
         filled_RT1 = batch.filled_RT.unsqueeze(-1)
-        if self.config.pooling == "counts":
-            parts_RTW = torch.cat([h_RTH, -h_RTH], -1).relu()
-            return self._by_user(batch, (parts_RTW * filled_RT1).sum(1)).log1p()
         weight_R1 = filled_RT1.sum(1).to(h_RTH.dtype)
         sum_RH = (h_RTH * filled_RT1).sum(1) if cls_RH is None else cls_RH * weight_R1
         return self._by_user(batch, sum_RH) / self._by_user(batch, weight_R1).clamp(min=1.0)
+
+    def _counts(self, batch: PurchaseBatch) -> Tensor:
+        """Soft counts, [U, 2H]."""
+        h_RTH, _ = self.states(batch)
+        parts_RTW = torch.cat([h_RTH, -h_RTH], -1).relu()
+        return self._by_user(batch, (parts_RTW * batch.filled_RT.unsqueeze(-1)).sum(1)).log1p()
+
+    def _words(self, batch: PurchaseBatch) -> Tensor:
+        """How many purchases were of each word, logarithms [U, K]."""
+        K = self.config.words
+        word_RT = self.words(self._products(batch))[batch.product_RT]
+        place_n = (batch.owner_R[:, None] * K + word_RT)[batch.filled_RT]
+        return place_n.bincount(minlength=len(batch) * K).view(len(batch), K).float().log1p()
 
     def _by_user(self, batch: PurchaseBatch, x_RW: Tensor) -> Tensor:
         """Sums over each user's stretches, [U, W]."""

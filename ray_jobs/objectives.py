@@ -25,7 +25,7 @@ from encoders.catalogue import Catalogue
 from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.past import collate_for, cut_history, window_text, word_pieces
-from encoders.purchases import PurchaseHistory, fit_vocabularies
+from encoders.purchases import PurchaseCollate, PurchaseHistory, fit_vocabularies
 from encoders.search import SearchEncoder
 from encoders.shopper_bert import ShopperBert
 from encoders.table import TableColumns
@@ -39,8 +39,9 @@ from ray_jobs.presets import Preset
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_FITTED = 20_000  # users whom the assortment is fitted on
+_FITTED = 20_000  # users whom the assortment and product words are fitted on
 _MATCHED = 2_000  # users by whom its size is set
+_SCALED = 256  # users by whom counts of product words are weighed
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,20 @@ def _search(spec: StageSpec, history: History) -> Objective:
 def _shopper_bert(spec: StageSpec, history: PurchaseHistory) -> Objective:
     fitted = replace(spec.preset.shopper_bert, vocabularies=fit_vocabularies(history))
     model = _warm(ShopperBert(fitted), spec)
-    return Objective(model, pretext.batches(history, model.config, spec.seed))
+
+    def finish() -> None:
+        if model.config.pooling == "words":
+            model.to("cpu").eval()
+            collate = PurchaseCollate(history, model.config.vocabularies)
+            some = np.random.default_rng(spec.seed).permutation(history.user_ids).tolist()
+            everyone, few = some[:_FITTED], some[:_SCALED]
+            model.fit_words(
+                collate.latest(everyone, **model.config.read),
+                collate.latest(few, **model.config.read),
+            )
+
+    batch = pretext.batches(history, model.config, spec.seed)
+    return Objective(model, batch, finish=finish)
 
 
 def _alignment(

@@ -166,7 +166,7 @@ def best() -> Preset:
             ),
             "shopper_bert": _PURCHASES,
         },
-        shopper_bert=ShopperBertConfig(stretches=8, pooling="counts", dropout=0.0),
+        shopper_bert=ShopperBertConfig(stretches=8, pooling="words", dropout=0.0),
     )
 
 
@@ -247,7 +247,7 @@ def laptop() -> Preset:
 
 
 def shopper_bert() -> Preset:
-    """ShopperBERT (One4all) alone, read as soft counts of a long log: ours.
+    """ShopperBERT (One4all) alone, read as counts of a long log: ours.
 
     The letter is `--embeds shopper_bert` with `--preset laptop`, or `paper` at the paper's size.
     """
@@ -255,7 +255,7 @@ def shopper_bert() -> Preset:
         laptop(),
         name="shopper_bert",
         embeds=("shopper_bert",),
-        shopper_bert=ShopperBertConfig(stretches=8, pooling="counts", dropout=0.0),
+        shopper_bert=ShopperBertConfig(stretches=8, pooling="words", dropout=0.0),
     )
 
 

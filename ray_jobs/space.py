@@ -20,8 +20,8 @@ from torch import nn
 from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.past import collate_for, cut_history, encode_rows, num_windows
-from encoders.purchases import PurchaseBatch, PurchaseCollate
-from encoders.shopper_bert import ShopperBert, ShopperBertConfig
+from encoders.purchases import PurchaseCollate
+from encoders.shopper_bert import ShopperBert
 from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.settings import Workspace
@@ -150,21 +150,9 @@ def encode_purchases(
     """Vectors of users from all purchases of the history, float32 [n, dim]; 0 without any."""
     pieces = [np.zeros((0, model.width), np.float32)]
     for start in range(0, len(users), _PURCHASE_BATCH):
-        batch = purchase_batch(model.config, collate, users[start : start + _PURCHASE_BATCH])
+        batch = collate.latest(users[start : start + _PURCHASE_BATCH], **model.config.read)
         pieces.append(model(batch).float().numpy())
     return np.concatenate(pieces)
-
-
-def purchase_batch(
-    config: ShopperBertConfig, collate: PurchaseCollate, users: Sequence[str]
-) -> PurchaseBatch:
-    """The latest purchases of some users, as many as their vectors are made of."""
-    logs = [
-        collate.history.latest(user, length=config.length, stretches=config.stretches)
-        for user in users
-    ]
-    owners = [place for place, log in enumerate(logs) for _ in log]
-    return collate([stretch for log in logs for stretch in log], owners, len(users))
 
 
 def _hash(text: str) -> str:

@@ -14,7 +14,6 @@ from encoders.purchases import PurchaseCollate, PurchaseHistory
 from encoders.shopper_bert import ShopperBert
 from encoders.text import LineEncoder
 from feature_repo.purchases import purchases_weekly
-from ray_jobs.space import purchase_batch
 
 
 class PurchaseEncoder(nn.Module):
@@ -38,7 +37,7 @@ class PurchaseEncoder(nn.Module):
     def forward(self, users_B: Tensor) -> Tensor:
         """The vectors that publishing would write, while nothing is tuned yet."""
         some = [self._users[row] for row in users_B.tolist()]
-        vectors_BU: Tensor = self.model(purchase_batch(self.model.config, self._collate, some))
+        vectors_BU: Tensor = self.model(self._collate.latest(some, **self.model.config.read))
         return vectors_BU
 
 

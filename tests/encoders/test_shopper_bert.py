@@ -127,7 +127,14 @@ def test_cls_says_the_same_of_all_of_a_users_masks(batch: PurchaseBatch) -> None
 
 
 @pytest.mark.parametrize(
-    "settings", [{"variant": "mp"}, {"variant": "cls"}, {"pooling": "counts"}], ids=str
+    "settings",
+    [
+        {"variant": "mp"},
+        {"variant": "cls"},
+        {"pooling": "counts"},
+        {"pooling": "words", "words": 3},
+    ],
+    ids=str,
 )
 def test_a_user_without_purchases_is_cold(settings: dict[str, Any], batch: PurchaseBatch) -> None:
     model = build(**settings)
@@ -163,6 +170,23 @@ def test_soft_counts_add_up_what_means_divide_away(batch: PurchaseBatch) -> None
             torch.testing.assert_close(vectors[user], (torch.cat([up, down]) + 1).log())
 
 
+def test_words_count_kinds_of_products_beside_the_soft_counts(batch: PurchaseBatch) -> None:
+    model, plain = build(pooling="words", words=3), build(pooling="counts")
+    together = replace(batch, user_U=torch.arange(1), owner_R=torch.zeros(2).long())
+    model.fit_words(batch, batch)
+    for each in (batch, together):
+        soft, words = model(each).split([24, 3], -1)
+        torch.testing.assert_close(soft, plain(each))
+        counted = (words / model.words_scale).exp() - 1
+        bought = each.product_RT[each.filled_RT]  # of two products, each a word of its own
+        torch.testing.assert_close(
+            counted.sum(0).sort(descending=True).values,
+            functional.pad(bought.bincount().sort(descending=True).values.float(), (0, 1)),
+        )
+    soft, words = model(batch).split([24, 3], -1)
+    torch.testing.assert_close(words.var(0).sum(), 2 * soft.var(0).sum())
+
+
 def test_unknown_values_add_nothing_and_are_not_predicted(batch: PurchaseBatch) -> None:
     model = build(mask_share=1.0)
     for table in [*model.categories, *model.dates]:
@@ -188,8 +212,15 @@ def test_it_learns_what_is_hidden(batch: PurchaseBatch) -> None:
     assert np.mean(seen[-8:]) < 0.3 * np.mean(seen[:4])
 
 
-def test_a_checkpoint_brings_the_same_vectors_back(batch: PurchaseBatch, tmp_path: Path) -> None:
-    model = build(variant="cls")
+@pytest.mark.parametrize(
+    "settings", [{"variant": "cls"}, {"pooling": "words", "words": 3}], ids=str
+)
+def test_a_checkpoint_brings_the_same_vectors_back(
+    settings: dict[str, Any], batch: PurchaseBatch, tmp_path: Path
+) -> None:
+    model = build(**settings)
+    if "words" in settings:
+        model.fit_words(batch, batch)
     info = checkpoint.CheckpointInfo(
         "shopper_bert", asdict(model.config), trained_as_of="2017-09-11", horizon_days=28,
         feature_hash="0", seed=0, version="0", metrics={},
@@ -203,6 +234,7 @@ def test_a_checkpoint_brings_the_same_vectors_back(batch: PurchaseBatch, tmp_pat
     ("wrong", "message"),
     [({"variant": "max"}, "variant: expected"), ({"pooling": "sum"}, "pooling: expected"),
      ({"pooling": "counts", "variant": "cls"}, "pooling: .*'counts' with 'cls'"),
+     ({"pooling": "words", "words": 0}, "words: expected at least 1"),
      ({"dim": 10, "heads": 4}, "multiple of heads"),
      ({"stretches": 0}, "at least 1")],
 )  # fmt: skip
