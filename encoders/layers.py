@@ -92,11 +92,13 @@ class Whiten(nn.Module):
         self.register_buffer("matrix_EE", torch.eye(width))
 
     @torch.no_grad()
-    def fit(self, x_NE: Tensor) -> None:
+    def fit(self, x_NE: Tensor, weight_N: Tensor | None = None) -> None:
         """Learn the moments of ``x_NE``; afterwards coordinates have about unit variance."""
-        mean_E = x_NE.double().mean(0)
+        weight_N = x_NE.new_ones(len(x_NE)) if weight_N is None else weight_N
+        share_N1 = (weight_N.double() / weight_N.sum()).unsqueeze(1)
+        mean_E = (share_N1 * x_NE.double()).sum(0)
         centred = x_NE.double() - mean_E
-        covariance = centred.T @ centred / max(len(x_NE) - 1, 1)
+        covariance = (share_N1 * centred).T @ centred
         values, vectors = torch.linalg.eigh(covariance)
         floor = self.shrink * values.clamp(min=0).mean().clamp(min=1e-12)
         scale = (values.clamp(min=0) + floor).rsqrt()

@@ -15,26 +15,25 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-_SHRINKAGE = 0.01  # of the variances towards their mean: rare directions are mostly noise
+from encoders.layers import Whiten
+
+_SHRINK = 0.01
 _ROUNDS = 50
 
 
 class ProductWords(nn.Module):
     """A fitted code book: empty before :meth:`fit`."""
 
-    mean_H: Tensor
-    white_HH: Tensor
     words_KH: Tensor
 
     def __init__(self, width: int, words: int):
         super().__init__()
-        self.register_buffer("mean_H", torch.zeros(width))
-        self.register_buffer("white_HH", torch.eye(width))
+        self.whiten = Whiten(width, shrink=_SHRINK)
         self.register_buffer("words_KH", torch.zeros(words, width))
 
     def forward(self, products_VH: Tensor) -> Tensor:
         """The word of each product, int64 [V]."""
-        white_VH = (products_VH.float() - self.mean_H) @ self.white_HH
+        white_VH = self.whiten(products_VH.float())
         return (white_VH @ self.words_KH.T - self.words_KH.square().sum(1) / 2).argmax(1)
 
     @torch.no_grad()
@@ -44,23 +43,15 @@ class ProductWords(nn.Module):
         With fewer distinct products than words, the words left over are nobody's.
         """
         bought = uses_V > 0
-        weight_V = uses_V[bought].double().log1p()
-        products = products_VH[bought].double()
-        if not len(products):
+        weight_V, products_VH = uses_V[bought].float().log1p(), products_VH[bought].float()
+        if not len(products_VH):
             return
-        mean = (weight_V[:, None] * products).sum(0) / weight_V.sum()
-        centred = products - mean
-        covariance = (weight_V[:, None] * centred).T @ centred / weight_V.sum()
-        variance_H, axes_HH = torch.linalg.eigh(covariance)
-        level = (variance_H + _SHRINKAGE * variance_H.mean()).clamp(min=1e-12)
-        white = axes_HH @ torch.diag(level.rsqrt()) @ axes_HH.T
-        points = (centred @ white).numpy()
-        distinct = len(np.unique(points.round(6), axis=0))
+        self.whiten.fit(products_VH, weight_V)
+        points = self.whiten(products_VH).numpy()
+        distinct = len(np.unique(points.round(4), axis=0))
         found = KMeans(
             min(len(self.words_KH), distinct), n_init=1, max_iter=_ROUNDS, random_state=0
         ).fit(points, sample_weight=weight_V.numpy())
-        self.mean_H.copy_(mean)
-        self.white_HH.copy_(white)
         self.words_KH.fill_(_FAR)
         self.words_KH[: found.n_clusters] = torch.from_numpy(found.cluster_centers_)
 

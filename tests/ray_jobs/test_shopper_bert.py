@@ -56,7 +56,9 @@ def weights(directory: Path) -> dict[str, Any]:
 
 
 def test_trained_embedded_and_exported_alone(place: Any, bench: ModuleType, tmp_path: Path) -> None:
-    shared = place.shared(preset=replace(bench.tiny_preset(), embeds=("shopper_bert",)))
+    tiny = bench.tiny_preset()
+    words = replace(tiny.shopper_bert, pooling="words", words=6)
+    shared = place.shared(preset=replace(tiny, shopper_bert=words, embeds=("shopper_bert",)))
     snapshot = pipeline.train_and_embed(shared)
     directory = place.checkpoint("shopper_bert")
     model, info = checkpoint.load(directory, expect="shopper_bert")
@@ -67,8 +69,9 @@ def test_trained_embedded_and_exported_alone(place: Any, bench: ModuleType, tmp_
     manifest = SnapshotStore(place.workspace).load(snapshot)
     assert set(manifest.kinds) == set(manifest.checkpoints) == {"shopper_bert"}
     entry = manifest.kinds["shopper_bert"]
-    assert (entry.dim, entry.count, entry.cold) == (16, manifest.num_users, 1)
+    assert (entry.dim, entry.count, entry.cold) == (2 * 16 + 6, manifest.num_users, 1)
     matrix = place.matrix("shopper_bert", snapshot)
+    assert matrix[:, 32:].any(0).all(), "every product word was found and counted"
     users = pq.read_table(place.workspace.root / manifest.users)["user_id"].to_pylist()
     assert [users[row] for row in np.flatnonzero(~matrix.any(1))] == [NOBODY]
 
