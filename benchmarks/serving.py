@@ -16,7 +16,8 @@ asks one question after the other, a few seconds of each in turn:
 
 - *embeddings* of one user, another one each time;
 - *target*: 100 users by a sentence that was encoded before, 20 sentences in turn, by Milvus as
-  the contract has it; *exact*: the same by the scan;
+  the contract has it; *exact*: the same by the scan; *milvus*: what of it is Milvus, asked for 100
+  users by its client from this process, without HTTP and without us;
 - *route* and *noop*: the same POST to the route and to the bare deployment.
 
 Then 64 connections ask embeddings and audiences in turn; memory is the replica's anonymous memory
@@ -37,7 +38,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pymilvus import MilvusClient
 from threadpoolctl import threadpool_limits
 
 import sdk
@@ -91,7 +93,7 @@ def main() -> None:
     report: dict[str, Any] = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
     with served(workspace) as (address, key):
         ask = Wrk(address, key, questions(workspace))
-        report |= one_by_one(ask, given.rounds, given.seconds)
+        report |= one_by_one(ask, given.rounds, given.seconds, milvus_alone(workspace))
         if given.load:
             report["load"] = under_load(ask, given.load)
         if given.users:
@@ -192,13 +194,39 @@ class Wrk:
         return result
 
 
-def one_by_one(ask: Wrk, rounds: int, seconds: float) -> dict[str, Any]:
+def milvus_alone(workspace: Workspace) -> Callable[[], float]:
+    """Milliseconds of one search for 100 users of the live snapshot, the median of twenty."""
+    manifest = SnapshotStore(workspace).live()
+    collection, matrix = (
+        manifest.entry("fused").collection,
+        Matrix.open(manifest, "fused", workspace),
+    )
+    client = MilvusClient(json.loads((workspace.milvus / "address").read_bytes())["uri"])
+    client.load_collection(collection)
+    queries = np.random.default_rng(0).standard_normal((20, matrix.vectors.shape[1]))
+
+    def milliseconds() -> float:
+        taken = []
+        for query in queries.astype(np.float32):
+            started = time.perf_counter()
+            client.search(collection, [query], "", limit=100, anns_field="embedding")
+            taken.append((time.perf_counter() - started) * 1e3)
+        return statistics.median(taken)
+
+    return milliseconds
+
+
+def one_by_one(
+    ask: Wrk, rounds: int, seconds: float, milvus: Callable[[], float]
+) -> dict[str, Any]:
     """Medians of each question over the rounds, in ms, and as multiples of the no-op."""
     for name in ROUTES:
         ask([name], 2 * seconds)  # warm, and every sentence encoded
     found: dict[str, list[float]] = {name: [] for name in ROUTES}
     spent: dict[str, list[float]] = {name: [] for name in ROUTES}
+    alone: list[float] = []
     for _ in range(rounds):
+        alone.append(milvus())
         for name, medians in found.items():
             before = _processor_seconds(name)
             result = ask([name], seconds)
@@ -210,6 +238,7 @@ def one_by_one(ask: Wrk, rounds: int, seconds: float) -> dict[str, Any]:
             medians.append(result["p50"] / 1e3)
     return {
         "ms": {name: statistics.median(each) for name, each in found.items()},
+        "milvus_ms": statistics.median(alone),
         **{f"over_{nothing}": _over(found, nothing) for nothing in NOTHING},
         "processor_ms": {name: statistics.median(each) for name, each in spent.items()},
         **{f"processor_over_{nothing}": _over(spent, nothing) for nothing in NOTHING},
