@@ -252,22 +252,25 @@ def catalogue(
 
 
 def dense_windows(con: duckdb.DuckDBPyConnection, anchor: datetime) -> None:
-    """Temp table ``dense``: every (user, window end) from the user's first window to the anchor."""
-    con.execute("CREATE OR REPLACE TEMP TABLE ends (window_end BIGINT)")
-    ends = pa.table({"window_end": pa.array(window_ends(con, anchor), pa.int64())})
-    con.register("ends_arrow", ends)
-    con.execute("INSERT INTO ends SELECT window_end FROM ends_arrow")
-    con.unregister("ends_arrow")
+    """Temp table ``dense``: every (user, window end) from the user's first window to the anchor.
+
+    Made once per connection and anchor: all weekly views stand on it.
+    """
+    at = {"anchor": micros(anchor)}
+    if con.execute("SELECT getvariable('dense_anchor')").fetchone() == (at["anchor"],):
+        return
     con.execute(
-        """CREATE OR REPLACE TEMP TABLE dense AS
-        SELECT user_id, window_end FROM
-            (SELECT user_id, min(seen) AS first FROM
+        f"""CREATE OR REPLACE TEMP TABLE dense AS
+        SELECT user_id, $anchor - {WEEK_US} * unnest(range(weeks)) AS window_end FROM
+            (SELECT user_id, ($anchor - min(seen) - 1) // {WEEK_US} + 1 AS weeks FROM
                 (SELECT user_id, seen FROM known_events UNION ALL
                  SELECT user_id, seen FROM known_searches)
-             WHERE seen < $anchor GROUP BY user_id)
-        JOIN ends ON window_end > first""",
-        {"anchor": micros(anchor)},
+             WHERE seen < $anchor GROUP BY user_id)""",
+        at,
     )
+    if con.execute("SELECT 1 FROM dense LIMIT 1").fetchone() is None:
+        window_ends(con, anchor)  # raises, and says why there is nothing
+    con.execute("SET VARIABLE dense_anchor = $anchor", at)
 
 
 def window_end(seen: str) -> str:
