@@ -37,7 +37,7 @@ from encoders.purchase_masking import MASK, Masked, mask_purchases
 from encoders.purchases import CATEGORIES, DATES, FIELDS, UNKNOWN, PurchaseBatch
 
 _BESIDE = 0.3
-"""Deviation at the start of what is averaged with the product: six of its size would drown it."""
+"""Deviation of a date's embeddings at the start: five of the product's size would drown it."""
 
 _WORDS_SHARE = 2.0
 """Variance of the counts of words against that of soft counts; 1 to 8 differ little."""
@@ -104,7 +104,7 @@ class ShopperBert(nn.Module):
         self.product = nn.Linear((len(CATEGORIES) + 1) * H, H)  # f_prod
         nn.init.normal_(self.product.weight, std=self.product.in_features**-0.5)
         self.position = nn.Embedding(config.length, H)  # counted back from the latest purchase
-        nn.init.normal_(self.position.weight, std=_BESIDE)
+        self.position.weight = nn.Parameter(_waves(config.length, H))
         self.mask_H = nn.Parameter(torch.randn(H))
         if config.variant == "cls":
             self.cls_H = nn.Parameter(torch.randn(H))
@@ -251,3 +251,15 @@ def _embeddings(sizes: list[int], width: int, *, std: float) -> nn.ModuleList:
     for table in tables:
         nn.init.normal_(table.weight[1:], std=std)
     return nn.ModuleList(tables)
+
+
+def _waves(length: int, width: int) -> Tensor:
+    """Sines and cosines of unit deviation, [T, H] (Vaswani et al., 2017), to start positions with.
+
+    Places near each other are alike from the first step on, so that attention soon finds the other
+    purchases of a basket: from random embeddings it takes many times as long (docs/log.md).
+    """
+    place_T1 = torch.arange(length).unsqueeze(1)
+    rate_h = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    waves = torch.stack([(place_T1 * rate_h).sin(), (place_T1 * rate_h).cos()], -1)
+    return waves.flatten(1)[:, :width] * 2**0.5

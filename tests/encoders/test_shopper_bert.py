@@ -61,6 +61,15 @@ def test_tokens_are_averages_of_product_date_and_position(batch: PurchaseBatch) 
         torch.testing.assert_close(fast[row, place], slow_token(model, batch, row, place))
 
 
+def test_positions_start_as_neighbours_that_are_alike() -> None:
+    torch.manual_seed(0)
+    config = ShopperBertConfig(vocabularies=VALUES, text_width=WIDTH, dim=64, heads=2, length=40)
+    places = ShopperBert(config).position.weight
+    alike = functional.cosine_similarity(places[:, None], places[None], dim=-1)
+    assert (alike.diagonal(1) > alike.diagonal(4)[:, None]).all()
+    torch.testing.assert_close(places.square().mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("variant", ["mp", "cls"])
 def test_users_are_read_one_by_one(variant: Any, batch: PurchaseBatch) -> None:
     """The vector is the mean of the last states (MP) or the CLS state; padding changes nothing."""
