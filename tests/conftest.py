@@ -1,8 +1,121 @@
-"""What tests of several packages share: a tiny causal language model."""
+"""What tests of several packages share: a tiny causal language model, real PostgreSQL and Redis."""
 
+import os
+import shutil
+import socket
 import string
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def program(name: str, *places: str) -> str:
+    """Where a program is, on the path or in Debian's ``places``; skips the test if nowhere."""
+    found = [shutil.which(name), *(str(p) for place in places for p in Path("/").glob(place))]
+    if not any(found):
+        pytest.skip(f"no {name} is installed; .ci/run installs it")
+    return next(filter(None, reversed(found)))
+
+
+class Postgres:
+    """A throw-away PostgreSQL: its owner is not root, its clock far from UTC, its disk not synced.
+
+    Deadlocks are found after 20 ms, so that a test of them takes no second each.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._ctl = program("pg_ctl", "usr/lib/postgresql/*/bin/pg_ctl")
+        self._home = Path(tempfile.mkdtemp(prefix="openfound-postgres-"))
+        self._as = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
+        if self._as:
+            shutil.chown(self._home, **self._as)
+        (self._home / "password").write_text("secret")
+        (self._home / "password").chmod(0o644)  # within a directory of mode 0700
+
+    def start(self) -> None:
+        """Make a cluster and start its server."""
+        made = f"--no-sync -U openfound --auth=scram-sha-256 --pwfile={self._home / 'password'}"
+        self._run("initdb", "-o", f"{made} -E UTF8 --locale=C")
+        told = {
+            "timezone": "Asia/Kathmandu",
+            "deadlock_timeout": "20ms",
+            "listen_addresses": "127.0.0.1",
+        }
+        said = " ".join(f"-c {name}={value}" for name, value in told.items())
+        server = f"-F -p {self.port} -k {self._home} {said}"
+        self._run("start", "-w", "-l", str(self._home / "log"), "-o", server)
+
+    def stop(self) -> None:
+        """End the server and forget what it kept."""
+        self._run("stop", "-w", "-m", "immediate")
+        shutil.rmtree(self._home)
+
+    def url(self, schema: str = "public") -> str:
+        """Its address, with ``schema`` as the place of all tables."""
+        return (
+            f"postgresql+psycopg://openfound:secret@127.0.0.1:{self.port}/postgres"
+            f"?options=-csearch_path%3D{schema}"
+        )
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(
+            [self._ctl, "-s", "-D", str(self._home / "data"), *command],
+            cwd=self._home, stdout=subprocess.DEVNULL, check=True, timeout=120, **self._as,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL for all tests; each should have a schema of its own."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()
+
+
+class Redis:
+    """A throw-away Redis, which may be ended, stopped for a while and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self.port, self._home = free_port(), home
+        self._command = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        quiet = ["--save", "", "--dir", str(self._home), "--logfile", str(self._home / "log")]
+        self.process = subprocess.Popen([*self._command, *quiet])
+        deadline = time.monotonic() + 20
+        while socket.socket().connect_ex(("127.0.0.1", self.port)) != 0:
+            assert self.process.poll() is None and time.monotonic() < deadline, "no Redis"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis for one test."""
+    server = Redis(tmp_path)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
-from limits.errors import StorageError
 
 from feature_repo.errors import InputError
 from serving.api import create_app
 from serving.auth import ApiKeys, Principal
-from serving.rates import DEFAULT_RATE, Rates, rate_from
+from serving.rates import AGAIN_SECONDS, DEFAULT_RATE, REDIS_SECONDS, Rates, rate_from
 from serving.targeting import Targeting
 
 CRM = Principal("crm", frozenset({"read"}))
 
 
+async def refusal(rates: Rates, who: Principal) -> str | None:
+    """None, or the ``Retry-After`` that refused a request."""
+    try:
+        await rates.admit(who)
+    except HTTPException as error:
+        assert error.status_code == 429 and error.headers is not None
+        return error.headers["Retry-After"]
+    return None
+
+
 def asked(rates: Rates, who: Principal, times: int) -> list[str | None]:
-    """Of each request None, or the ``Retry-After`` that refused it."""
+    """The same of each of some requests."""
 
     async def ask() -> list[str | None]:
-        waits: list[str | None] = []
-        for _ in range(times):
-            try:
-                await rates.admit(who)
-                waits.append(None)
-            except HTTPException as error:
-                assert error.status_code == 429 and error.headers is not None
-                waits.append(error.headers["Retry-After"])
-        return waits
+        return [await refusal(rates, who) for _ in range(times)]
 
     return asyncio.run(ask())
 
@@ -62,17 +64,77 @@ def test_who_waits_as_told_is_let_in() -> None:
     asyncio.run(wait_and_ask())
 
 
-def test_a_limit_that_cannot_be_counted_together_is_counted_here(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Away:
-        def hit(self, *asked: Any) -> bool:
-            raise StorageError(ConnectionError("nobody answers"))
+# --- with a real Redis
 
-    rates = Rates("2/hour")
-    rates._shared = Away()  # type: ignore[assignment]
-    assert [wait is None for wait in asked(rates, CRM, 3)] == [True, True, False]
-    assert "nobody answers" in caplog.text
+
+class Seconds:
+    """A clock that goes when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_two_replicas_count_together(redis: Any) -> None:
+    async def ask() -> None:
+        one, two = (Rates("4/minute", redis.url) for _ in range(2))
+        waits = [await refusal(rates, CRM) for rates in (one, two, one, two, one, two)]
+        assert waits[:4] == [None] * 4 and all(1 <= int(wait or 0) <= 60 for wait in waits[4:])
+        web = Principal("web", frozenset({"read"}))
+        assert await refusal(one, web) is None, "another key's requests are its own"
+
+    asyncio.run(ask())
+
+
+def test_who_waits_as_redis_says_is_let_in(redis: Any) -> None:
+    async def ask() -> None:
+        one, two = (Rates("2/second", redis.url) for _ in range(2))
+        waits = [await refusal(rates, CRM) for rates in (one, two, one)]
+        assert waits[:2] == [None, None] and waits[2] is not None
+        await asyncio.sleep(float(waits[2]))
+        await two.admit(CRM)
+
+    asyncio.run(ask())
+
+
+def test_a_redis_that_ends_is_told_once_and_used_again(
+    redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Seconds()
+
+    async def ask() -> None:
+        rates = Rates("2/hour", redis.url, seconds=clock)
+        assert await refusal(rates, CRM) is None
+        redis.stop()
+        alone = [await refusal(rates, CRM) is None for _ in range(4)]
+        assert alone == [True, True, False, False], "this replica counts from nothing"
+        clock.now += AGAIN_SECONDS
+        assert await refusal(rates, CRM) is not None
+        assert [line.getMessage()[:22] for line in caplog.records] == ["Redis does not count r"]
+        redis.start()
+        assert await refusal(rates, CRM) is not None, "it is asked every few seconds only"
+        clock.now += AGAIN_SECONDS
+        assert await refusal(rates, CRM) is None, "the new Redis has counted nothing yet"
+        assert caplog.records[1:][0].getMessage() == "Redis counts requests again"
+
+    asyncio.run(ask())
+    assert len(caplog.records) == 2
+
+
+def test_a_redis_that_hangs_holds_nobody_up_for_long(
+    redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        rates = Rates("100/hour", redis.url)
+        await rates.admit(CRM)
+        redis.process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(20 * REDIS_SECONDS):
+            await asyncio.gather(*(rates.admit(CRM) for _ in range(20)))
+            await rates.admit(CRM)
+
+    asyncio.run(ask())
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("text", ["often", "5/fortnight", "-1/second", "5"])
