@@ -21,6 +21,8 @@ MIN_SEEDS: Final = 3
 """Fewest positive, and fewest negative, seed users: with less a prompt would be hearsay."""
 MAX_SEEDS: Final = 1_000
 """Most seed users of each sort."""
+NO_NUL: Final = r"^[^\x00]*$"
+"""What the service keeps as text; PostgreSQL has none with NUL."""
 DEFAULT_SIZE: Final = 100
 DEFAULT_KIND: Final = "fused"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sdk.fields import UtcTime, WireAnswer, WireRequest, once_each
+from sdk.fields import NO_NUL, UtcTime, WireAnswer, WireRequest, once_each
 from sdk.reaching import LookalikeRequest
 from sdk.selection import AudienceId, TargetMeta, TargetRequest
 
@@ -18,7 +18,9 @@ ExportFormat = Literal["parquet", "csv", "iab"]
 class SaveAudience(WireRequest):
     """Run a plan on the live snapshot, and keep it with its members under a name."""
 
-    name: str = Field(min_length=1, max_length=200, description="What people call it.")
+    name: str = Field(
+        min_length=1, max_length=200, pattern=NO_NUL, description="What people call it."
+    )
     target: TargetRequest | None = Field(
         default=None, description="The plan: what `POST /v1/target` takes."
     )
@@ -35,6 +37,7 @@ class SaveAudience(WireRequest):
         default=None,
         min_length=1,
         max_length=200,
+        pattern=NO_NUL,
         description="Audiences with one key hold out the same users; by default each its own.",
     )
 

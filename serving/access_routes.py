@@ -84,7 +84,8 @@ def audit(
         int | None, Query(ge=0, le=2**63 - 1, description="`next` of the page before.")
     ] = None,
     action: Annotated[
-        str | None, Query(max_length=50, description="Only lines of this action.")
+        str | None,
+        Query(max_length=50, pattern=r"^[a-z.]+$", description="Only lines of this action."),
     ] = None,
 ) -> AuditPage:
     """Who did what, newest first."""

@@ -25,7 +25,7 @@ from feature_repo import durable
 from feature_repo.errors import InputError, ManifestError, UnknownAudience
 from feature_repo.settings import Workspace
 from serving.audit import AuditLog
-from serving.database import AudienceRow, RunRow
+from serving.database import AudienceRow, RunRow, find
 
 _ID_BYTES: Final = 8
 Floats = npt.NDArray[np.float32]
@@ -211,7 +211,7 @@ class AudienceStore:
 
     @staticmethod
     def _row(session: Session, audience: str) -> AudienceRow:
-        row = session.get(AudienceRow, audience)
+        row = find(session, AudienceRow, audience)
         if row is None:
             raise UnknownAudience(
                 f"audience: no audience is saved as {audience[:80]!r}; list those that are with "

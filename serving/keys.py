@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from feature_repo.errors import InputError, UnknownKey
 from sdk.access import CreateKey, KeyInfo, NewKey
 from serving.auth import Principal, digest
-from serving.database import KeyRow
+from serving.database import KeyRow, find
 from serving.key_ring import Valid
 
 PREFIX: Final = "openfound_"
@@ -45,14 +46,15 @@ class KeyStore:
             digest=digest(key), scopes=list(asked.scopes), rate=asked.rate, created_at=now,
             expires_at=asked.expires_at,
         )  # fmt: skip
-        taken = sa.select(KeyRow.id).where(KeyRow.name == asked.name, KeyRow.revoked_at.is_(None))
-        with Session(self._engine) as session, session.begin():
-            if session.scalar(taken) is not None:
+        with Session(self._engine) as session:
+            session.add(row)
+            try:
+                session.commit()
+            except IntegrityError as error:  # an index keeps names apart, whoever else asks now
                 raise InputError(
                     f"name: a key named {asked.name!r} is there already; rotate or revoke it, or "
                     f"choose another name"
-                )
-            session.add(row)
+                ) from error
             return _shown(row, key)
 
     def list(self) -> list[KeyInfo]:
@@ -100,7 +102,8 @@ class KeyStore:
         if not moments:
             return
         with Session(self._engine) as session, session.begin():
-            for key_id, moment in moments.items():
+            # In one order on every replica: PostgreSQL locks row by row, and two could deadlock.
+            for key_id, moment in sorted(moments.items()):
                 old = sa.or_(
                     KeyRow.last_used_at.is_(None), KeyRow.last_used_at < moment - _USED_EVERY
                 )
@@ -114,7 +117,7 @@ def _new_key() -> str:
 
 
 def _living(session: Session, key_id: str) -> KeyRow:
-    row = session.get(KeyRow, key_id)
+    row = find(session, KeyRow, key_id)
     if row is None or row.revoked_at is not None:
         raise UnknownKey(
             f"key: no key that is not revoked has the id {key_id[:80]!r}; list them with "

@@ -7,7 +7,8 @@ for the test of the real process, a real one (a small ``FoundModel`` over the re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from encoders.catalogue import Subject
 from encoders.checkpoint import fingerprint
@@ -44,6 +46,7 @@ from serving.live import LiveSnapshot, Opener
 
 AS_OF = datetime(2017, 9, 11, tzinfo=UTC)
 NUM_USERS, DIM = 40, 16
+ENDED = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 USERS = [f"u{n * 7 % NUM_USERS}" for n in range(NUM_USERS)]  # in no order
 KINDS = ("behaviour", "tabular", "fused")
 
@@ -253,10 +256,28 @@ class World:
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests see nothing of the developer's own services, stores and clusters."""
-    for name in ("URL", "API_KEY", "API_KEYS", "WORKSPACE", "MILVUS_URI", "REDIS_URL"):
+    names = ("URL", "API_KEY", "API_KEYS", "WORKSPACE", "MILVUS_URI", "REDIS_URL", "DATABASE_URL")
+    for name in names:
         monkeypatch.delenv(f"OPENFOUND_{name}", raising=False)
     for name in ("ADDRESS", "AUTH_MODE", "AUTH_TOKEN", "AUTH_TOKEN_PATH"):
         monkeypatch.delenv(f"RAY_{name}", raising=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What ``open_database`` opens: each test runs on SQLite, and on a PostgreSQL of its own."""
+    if request.param == "sqlite":
+        yield request.param
+        return
+    postgres = request.getfixturevalue("postgres")
+    admin = sa.create_engine(postgres.url(), poolclass=sa.NullPool)
+    schema = f"test_{secrets.token_hex(4)}"
+    with admin.begin() as connection:
+        connection.execute(sa.schema.CreateSchema(schema))
+    monkeypatch.setenv("OPENFOUND_DATABASE_URL", postgres.url(schema))
+    yield request.param
+    with admin.begin() as connection:  # engines keep connections, and a server has only so many
+        connection.execute(sa.text(ENDED))
 
 
 @pytest.fixture

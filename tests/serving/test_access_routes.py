@@ -26,7 +26,7 @@ TARGET = {"text": TEXT, "size": 5}
 
 
 @pytest.fixture
-def http(world: Any) -> TestClient:
+def http(world: Any, database: str) -> TestClient:
     world.publish(1, live=True)
     engine = open_database(world.workspace)
     store = AudienceStore(world.workspace, engine)
@@ -188,7 +188,7 @@ def test_picks_are_written_soon_and_at_the_end(world: Any, http: TestClient) -> 
         time.sleep(FLUSH_SECONDS / 10)
 
 
-def test_what_the_database_refuses_is_kept_and_tried_again(world: Any) -> None:
+def test_what_the_database_refuses_is_kept_and_tried_again(world: Any, database: str) -> None:
     engine = open_database(world.workspace)
     log = AuditLog(engine)
     log.later("me", "target", text="one")

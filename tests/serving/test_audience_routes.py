@@ -34,7 +34,7 @@ def received() -> list[httpx.Request]:
 
 
 @pytest.fixture
-def http(world: Any, received: list[httpx.Request]) -> TestClient:
+def http(world: Any, database: str, received: list[httpx.Request]) -> TestClient:
     world.publish(1, live=True)
     store = AudienceStore(world.workspace, open_database(world.workspace))
     targeting = Targeting(world.live(), None, members=store.member_ids)

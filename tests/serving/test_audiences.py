@@ -1,13 +1,11 @@
-"""Saved audiences: run again, compared, split for an experiment; and their database."""
+"""Saved audiences: run again, compared, split for an experiment."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from pydantic import ValidationError
 
 from encoders.query import Query
@@ -26,7 +24,7 @@ TEXT = "households that will buy diapers"
 
 
 @pytest.fixture
-def store(world: Any) -> AudienceStore:
+def store(world: Any, database: str) -> AudienceStore:
     return AudienceStore(world.workspace, open_database(world.workspace))
 
 
@@ -163,17 +161,6 @@ def test_lost_members_are_told(world: Any, audiences: SavedAudiences) -> None:
         path.unlink()
     with pytest.raises(ManifestError, match="run the audience again"):
         audiences.members(saved.id)
-
-
-def test_migrations_make_the_tables_of_the_models(tmp_path: Path, world: Any) -> None:
-    from serving.database import Base
-
-    engine = open_database(world.workspace, f"sqlite:///{tmp_path / 'x.db'}")
-    open_database(world.workspace, f"sqlite:///{tmp_path / 'x.db'}")  # again changes nothing
-    found = sa.inspect(engine)
-    for table in Base.metadata.tables.values():
-        columns = {column["name"] for column in found.get_columns(table.name)}
-        assert columns == {column.name for column in table.columns}, table.name
 
 
 def test_a_lookalike_is_saved_and_run_again_like_any_other(

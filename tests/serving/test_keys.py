@@ -42,7 +42,7 @@ def time() -> Time:
 
 
 @pytest.fixture
-def engine(world: Any) -> sa.Engine:
+def engine(world: Any, database: str) -> sa.Engine:
     return open_database(world.workspace)
 
 
