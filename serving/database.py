@@ -1,7 +1,7 @@
 """The service's database: what people save, and who did what.
 
 SQLite in the workspace unless ``OPENFOUND_DATABASE_URL`` names another (``postgresql+psycopg://…``,
-its driver by ``pip install "openfound[postgres]"``). The schema is brought up to date when it is
+its driver by ``pip install -e ".[postgres]"``). The schema is brought up to date when it is
 opened, by Alembic, under a lock: of the workspace, and of PostgreSQL's own for machines that share
 nothing else.
 """
@@ -177,7 +177,7 @@ def _engine(url: str) -> sa.Engine:
     except ModuleNotFoundError as error:
         raise InputError(
             f"{DATABASE_VARIABLE}: its driver is missing ({error}); install PostgreSQL's with "
-            f"`pip install 'openfound[postgres]'`"
+            f"`pip install -e '.[postgres]'`"
         ) from error
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _sqlite_settings)

@@ -130,8 +130,8 @@ def _redis(url: str) -> SlidingWindowCounterRateLimiter:
         )  # fmt: skip
     except ConfigurationError as error:
         raise InputError(
-            f"{REDIS_VARIABLE}: its driver is missing ({error}); install it with `pip install "
-            f"'openfound[redis]'`"
+            f"{REDIS_VARIABLE}: its driver is missing ({error}); install it with `pip install -e "
+            f"'.[redis]'`"
         ) from error
     assert isinstance(storage, Storage)
     return SlidingWindowCounterRateLimiter(storage)

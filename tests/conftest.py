@@ -23,10 +23,10 @@ def free_port() -> int:
 
 def program(name: str, *places: str) -> str:
     """Where a program is, on the path or in Debian's ``places``; skips the test if nowhere."""
-    found = [shutil.which(name), *(str(p) for place in places for p in Path("/").glob(place))]
-    if not any(found):
+    found = [str(one) for place in places for one in sorted(Path("/").glob(place))]
+    if not (chosen := shutil.which(name) or next(reversed(found), None)):
         pytest.skip(f"no {name} is installed; .ci/run installs it")
-    return next(filter(None, reversed(found)))
+    return chosen
 
 
 class Postgres:

@@ -177,7 +177,7 @@ def test_a_connection_that_was_cut_is_made_again(engine: sa.Engine) -> None:
         ("postgres://me:hidden@host/db", r"expected postgresql\+psycopg://"),
         ("me:hidden@host", r"expected postgresql\+psycopg://"),
         ("postgresql+psycopg://me:hidden@host:port/db", r"expected postgresql\+psycopg://"),
-        ("postgresql+pg8000://me:hidden@host/db", r"driver is missing .*openfound\[postgres\]"),
+        ("postgresql+pg8000://me:hidden@host/db", r"driver is missing .*\.\[postgres\]"),
         ("postgresql+psycopg://me:hidden@127.0.0.1:1/db", "cannot be opened .*; start it"),
     ],
 )
