@@ -1,10 +1,12 @@
 """What ShopperBERT has learned of its nine pretext tasks, against two things that need no learning.
 
 The *prior* says of every hidden token what training saw how often. *Copying* says what the nearest
-token in time that is not hidden has: purchases of one basket share their moment, so for the date it
-is right most of the time as long as single tokens are hidden, which is why whole baskets are hidden
-as well. A copier that is sure of itself would have an infinite loss; it is mixed with the prior, at
-the share that is best for it on the very tokens it is judged by.
+token of the log that is not hidden has, of two the older: it sees what the model sees, and not how
+far apart in time they are, since the hidden date is part of what is asked. Purchases of one basket
+share their moment, so for the date it is right most of the time as long as single tokens are
+hidden, which is why whole baskets are hidden as well. A copier that is sure of itself would have an
+infinite loss; it is mixed with the prior, at the share that is best for it on the very tokens it is
+judged by.
 
 Shapes as in ``encoders/purchases.py``; m hidden tokens, C values of a field.
 """
@@ -70,9 +72,7 @@ def scores(
             batch.filled_RT, batch.visit_RT, share=model.config.mask_share,
             whole_visits=whole_visits, all_masked=True,
         )  # fmt: skip
-        times_RT = np.zeros(batch.filled_RT.shape, np.int64)
-        times_RT[batch.filled_RT.numpy()] = collate.history.times_n[np.concatenate(stretches)]
-        for name, rows in _scored(model, batch, masked, times_RT, counts).items():
+        for name, rows in _scored(model, batch, masked, counts).items():
             found[name].append(rows)
     return [_summed(name, np.concatenate(found[name]), counts[name]) for name in FIELDS]
 
@@ -86,28 +86,24 @@ def seen_counts(collate: PurchaseCollate, vocabularies: dict[str, list]) -> dict
     }
 
 
-def nearest_shown(times_RT: np.ndarray, filled_RT: np.ndarray, hidden_RT: np.ndarray) -> np.ndarray:
-    """Column of the token nearest in time that is not hidden, the older of two; -1 if none. [R, T]
-
-    Distances are between moments; of several at one distance the first in the log is taken.
-    """
-    gap_RTT = np.abs(times_RT[:, :, None] - times_RT[:, None, :]).astype(np.float64)
+def nearest_shown(filled_RT: np.ndarray, hidden_RT: np.ndarray) -> np.ndarray:
+    """Column of the nearest token that is not hidden, the older of two; -1 if none. [R, T]"""
+    place_T = np.arange(filled_RT.shape[1])
+    gap_TT = np.abs(place_T[:, None] - place_T[None, :]).astype(np.float64)
     shown_RT = filled_RT & ~hidden_RT
-    gap_RTT[~np.broadcast_to(shown_RT[:, None, :], gap_RTT.shape)] = np.inf
-    nearest_RT: np.ndarray = gap_RTT.argmin(2)
-    return np.where(shown_RT.any(1)[:, None], nearest_RT, -1)
+    gap_RTT = np.where(shown_RT[:, None, :], gap_TT, np.inf)
+    return np.where(shown_RT.any(1)[:, None], gap_RTT.argmin(2), -1)
 
 
 @torch.inference_mode()
 def _scored(
-    model: ShopperBert, batch: PurchaseBatch, masked: Masked, times_RT: np.ndarray,
-    counts: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:  # fmt: skip
+    model: ShopperBert, batch: PurchaseBatch, masked: Masked, counts: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Per task [m, 5]: the model's loss and hit, prior of the target, prior's hit, copy's hit."""
     hidden_RT = masked.chosen_RT
     codes_RTF = batch.codes_RTF
     targets_mF = codes_RTF[hidden_RT].numpy()
-    at = nearest_shown(times_RT, batch.filled_RT.numpy(), hidden_RT.numpy())
+    at = nearest_shown(batch.filled_RT.numpy(), hidden_RT.numpy())
     rows, _ = np.nonzero(hidden_RT.numpy())
     column_m = at[hidden_RT.numpy()]
     copied_mF = np.where(column_m[:, None] >= 0, codes_RTF.numpy()[rows, column_m], UNKNOWN)

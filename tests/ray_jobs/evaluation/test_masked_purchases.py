@@ -45,13 +45,12 @@ def model(collate: PurchaseCollate) -> ShopperBert:
 
 def test_the_nearest_shown_token_is_that_of_the_slow_reference() -> None:
     rng = np.random.default_rng(1)
-    times = np.sort(rng.integers(0, 12, (30, 9)), 1)
     filled = np.arange(9) < rng.integers(1, 10, (30, 1))
     hidden = filled & (rng.random((30, 9)) < 0.5)
-    found = nearest_shown(times, filled, hidden)
+    found = nearest_shown(filled, hidden)
     for row, place in np.argwhere(hidden):
         shown = [k for k in range(9) if filled[row, k] and not hidden[row, k]]
-        best = min(shown, key=lambda k: (abs(times[row, k] - times[row, place]), k), default=-1)
+        best = min(shown, key=lambda k: (abs(k - place), k), default=-1)
         assert found[row, place] == best
 
 
@@ -65,7 +64,7 @@ def test_copying_knows_the_date_until_whole_baskets_are_hidden(
         for w in (False, True)
     )
     assert {*single} == {*FIELDS}
-    assert single["day"].copying_right > 0.95 and single["day"].copying < 0.3
+    assert single["day"].copying_right == pytest.approx(0.75, abs=0.06)  # three of a basket's four
     assert whole["day"].copying_right < 0.3 and whole["hour"].copying_right < 0.3
     assert single["category_1"].copying_right == pytest.approx(0.46, abs=0.12)
     for row in single.values():
