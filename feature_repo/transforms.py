@@ -257,7 +257,7 @@ def dense_windows(con: duckdb.DuckDBPyConnection, anchor: datetime) -> None:
     Made once per connection and anchor: all weekly views stand on it.
     """
     at = {"anchor": micros(anchor)}
-    if con.execute("SELECT getvariable('dense_anchor')").fetchone() == (at["anchor"],):
+    if con.execute("SELECT getvariable('dense_anchor')").fetchall() == [(at["anchor"],)]:
         return
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE dense AS
@@ -268,7 +268,7 @@ def dense_windows(con: duckdb.DuckDBPyConnection, anchor: datetime) -> None:
              WHERE seen < $anchor GROUP BY user_id)""",
         at,
     )
-    if con.execute("SELECT 1 FROM dense LIMIT 1").fetchone() is None:
+    if not con.execute("SELECT 1 FROM dense LIMIT 1").fetchall():
         window_ends(con, anchor)  # raises, and says why there is nothing
     con.execute("SET VARIABLE dense_anchor = $anchor", at)
 

@@ -25,7 +25,7 @@ def test_the_four_pretrainings_differ_in_state_and_augmentation() -> None:
         told[variant.name] = (config.variant, config.augment_share, config.pooling)
     assert told == {
         "MP": ("mp", 0.0, "mean"), "MP + A": ("mp", 0.3, "mean"), "CLS": ("cls", 0.0, "mean"),
-        "CLS + A": ("cls", 0.3, "mean"), "counts + A (ours)": ("mp", 0.3, "counts"),
+        "CLS + A": ("cls", 0.3, "mean"), "counts + A (ours)": ("mp", 0.3, "words"),
     }  # fmt: skip
 
 
