@@ -21,7 +21,7 @@ import feature_repo
 from feature_repo import schema
 from feature_repo import store as module
 from feature_repo.errors import InputError, ManifestError, MissingKind
-from feature_repo.settings import Workspace
+from feature_repo.settings import REDIS_VARIABLE, Workspace
 from feature_repo.snapshots import Manifest, SnapshotStore
 from feature_repo.store import FeatureStore, open_feature_store
 
@@ -32,6 +32,16 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def store(workspace: Workspace) -> FeatureStore:
+    return open_feature_store(workspace)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def anywhere(
+    request: pytest.FixtureRequest, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> FeatureStore:
+    """A store whose online rows are in SQLite, and one with a real Redis."""
+    if request.param == "redis":
+        monkeypatch.setenv(REDIS_VARIABLE, request.getfixturevalue("redis").url)
     return open_feature_store(workspace)
 
 
@@ -184,7 +194,7 @@ def test_wrong_questions_are_named(store: FeatureStore, tiny: ModuleType) -> Non
 @pytest.mark.parametrize("view", ["behaviour_weekly", "profile_weekly", "search_weekly"])
 @pytest.mark.parametrize("batch", [7, 5_000])
 def test_online_equals_history_whatever_the_order_of_dates(
-    store: FeatureStore,
+    anywhere: FeatureStore,
     tiny: ModuleType,
     view: str,
     batch: int,
@@ -195,44 +205,46 @@ def test_online_equals_history_whatever_the_order_of_dates(
     monkeypatch.setattr(module, "READ_ROWS", batch)
     for week in (2, 6, 3):
         at = tiny.WEEKS[week] + DAY
-        written = store.materialize(view, at)
-        expected = store.history(view, asked(*[(user, at) for user in tiny.USERS]))
+        written = anywhere.materialize(view, at)
+        expected = anywhere.history(view, asked(*[(user, at) for user in tiny.USERS]))
         expected = expected.drop_columns(["event_timestamp"])
-        found = store.online(view, [*tiny.USERS, "unknown", tiny.USERS[0]])
+        found = anywhere.online(view, [*tiny.USERS, "unknown", tiny.USERS[0]])
         assert found.sort_by("user_id").equals(expected.sort_by("user_id"))
         assert written == len(expected)
         present = set(expected["user_id"].to_pylist())
         assert found["user_id"].to_pylist() == [user for user in tiny.USERS if user in present]
-    assert len(store.online(view, ["unknown"])) == len(store.online(view, [])) == 0
-    assert store.online(view, ["unknown"]).schema == found.schema
+    assert len(anywhere.online(view, ["unknown"])) == len(anywhere.online(view, [])) == 0
+    assert anywhere.online(view, ["unknown"]).schema == found.schema
 
 
-def test_online_embeddings(store: FeatureStore, publish: Publish, tiny: ModuleType) -> None:
+def test_online_embeddings(anywhere: FeatureStore, publish: Publish, tiny: ModuleType) -> None:
     manifest = publish(3, seed=1)
-    store.apply()
+    anywhere.apply()
     for entry in manifest.kinds.values():
-        assert store.materialize(entry.view, manifest.as_of) == tiny.NUM_USERS
-    users, vectors = store.online_embeddings(manifest, "tabular", ["9", "x", "2"])
+        assert anywhere.materialize(entry.view, manifest.as_of) == tiny.NUM_USERS
+    users, vectors = anywhere.online_embeddings(manifest, "tabular", ["9", "x", "2"])
     assert users == ["9", "2"] and vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors, tiny.vectors_of(1, "tabular")[[8, 1]])
-    users, vectors = store.online_embeddings(manifest, "fused", ["x"])
+    users, vectors = anywhere.online_embeddings(manifest, "fused", ["x"])
     assert users == [] and vectors.shape == (0, tiny.DIM)
     with pytest.raises(MissingKind):
-        store.online_embeddings(manifest, "ir", ["1"])
+        anywhere.online_embeddings(manifest, "ir", ["1"])
 
 
 def test_online_embeddings_from_many_threads(
-    store: FeatureStore, publish: Publish, tiny: ModuleType
+    anywhere: FeatureStore, publish: Publish, tiny: ModuleType
 ) -> None:
     """Serving shares one store, and Feast's SQLite store one connection, between threads."""
     manifest = publish(3, seed=1)
-    store.apply()
-    store.materialize(manifest.kinds["fused"].view, manifest.as_of)
+    anywhere.apply()
+    anywhere.materialize(manifest.kinds["fused"].view, manifest.as_of)
     expected = tiny.vectors_of(1, "fused")
 
     def read(offset: int) -> bool:
         rows = [(offset * 7 + n) % tiny.NUM_USERS for n in range(20)]
-        users, vectors = store.online_embeddings(manifest, "fused", [tiny.USERS[r] for r in rows])
+        users, vectors = anywhere.online_embeddings(
+            manifest, "fused", [tiny.USERS[r] for r in rows]
+        )
         return users == [tiny.USERS[r] for r in rows] and np.array_equal(vectors, expected[rows])
 
     with ThreadPoolExecutor(8) as pool:
@@ -395,7 +407,7 @@ def test_redis_takes_the_place_of_sqlite(
 ) -> None:
     seen: dict[str, object] = {}
     monkeypatch.setattr(module, "RepoConfig", lambda **given: seen.update(given))
-    monkeypatch.setenv("OPENFOUND_REDIS_URL", "redis://cache/1")
+    monkeypatch.setenv(REDIS_VARIABLE, "redis://cache/1")
     module._config(workspace, workspace.feast / "registry.db")
     assert seen["online_store"] == {
         "type": "redis", "connection_string": "cache:6379,db=1", "skip_dedup": True
