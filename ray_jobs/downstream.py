@@ -36,7 +36,7 @@ class Fitting:
     batch_size: int = 256
     decay: float = 0.995  # of the learning rate, each epoch
     epochs: int = 12  # at most
-    patience: int = 3  # epochs without a better validation
+    patience: int = 2  # epochs without a better validation
     least_steps: int = 4  # of an epoch: few users are gone through more than once
     precision: Literal["float32", "bfloat16"] = "float32"
 

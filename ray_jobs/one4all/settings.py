@@ -105,8 +105,11 @@ class Bench:
         if entry is None or self.kind != KIND or self.settings.vectors:
             return None
         directory = self.subject.workspace.root / entry.path
-        when = self.subject.manifest.as_of
-        return tunable(directory, self.subject.con, when, self.subject.users, self.subject.lines)
+        subject = self.subject
+        return tunable(
+            directory, subject.con, subject.manifest.as_of, subject.users, subject.lines,
+            length=self.settings.length,
+        )  # fmt: skip
 
     def wanted(self, name: str) -> bool:
         """Whether a task is among those asked for."""

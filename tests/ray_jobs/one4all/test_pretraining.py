@@ -47,7 +47,9 @@ def test_variants_train_embed_and_can_be_tuned(
 ) -> None:
     small = presets.preset(pretraining.PRESET)
     tiny = replace(
-        small, shopper_bert=ShopperBertConfig(dim=8, layers=1, heads=2, length=6, pooling="counts"),
+        small, shopper_bert=ShopperBertConfig(
+            dim=8, layers=1, heads=2, length=2, stretches=2, pooling="counts"
+        ),
         stages={**small.stages, "shopper_bert": presets.Training(steps=2, batch_size=8)},
     )  # fmt: skip
     monkeypatch.setattr(presets, "preset", lambda name: tiny)
@@ -59,13 +61,16 @@ def test_variants_train_embed_and_can_be_tuned(
 
     from encoders.text import LineEncoder
 
-    fresh = tunable(found.checkpoint, opened.con, opened.cutoff, users, LineEncoder())
-    encoder = fresh().eval()
+    given = (found.checkpoint, opened.con, opened.cutoff, users, LineEncoder())
+    fresh = tunable(*given, length=100)
+    encoder, brief = fresh().eval(), tunable(*given, length=3)().eval()
+    assert (encoder.events, brief.events) == (4, 2)
     rows = torch.tensor([5, 0, 17])
     with torch.no_grad():
         assert torch.allclose(
             encoder(rows), torch.from_numpy(found.of([users[r] for r in rows])), atol=1e-5
         )
+        assert not torch.allclose(encoder(rows), brief(rows))
     assert encoder.dim == 16
     encoder(rows).sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
