@@ -3,7 +3,8 @@
 A log is what a user did, oldest first: purchases with their categories, text and date, or the
 history of one task alone, which may have no categories. Empty places stand at the end.
 
-Shapes: N users, L places, C categories, D parts of the date, V texts, E their width, H hidden.
+Shapes: N users, L places, C categories, D parts of the date, V texts, E their width, H hidden,
+K values of a category.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding, linear
 
 NONE = 0  # of every category and date part: unknown, or no event
 
@@ -90,14 +92,27 @@ class LogEmbedding(nn.Module):
 
     def forward(self, logs: Logs) -> Tensor:
         """One vector per place, [N, L, H]."""
-        parts = [each(logs.categories_NLC[..., c]) for c, each in enumerate(self.categories)]
-        parts.append(self.text(self.texts_VE[logs.texts_NL]))
-        summed = self.product(torch.cat(parts, -1))
+        summed = self._products(logs)
         for d, each in enumerate(self.dates):
             summed = summed + each(logs.dates_NLD[..., d])
         places_L = torch.arange(summed.shape[1], device=summed.device)
         mean: Tensor = (summed + self.position(places_L)) / (len(self.dates) + 2)
         return mean
+
+    def _products(self, logs: Logs) -> Tensor:
+        """What ``product`` makes of categories and text side by side, [N, L, H].
+
+        A projection of parts side by side is the sum of each part's own. So values and texts are
+        projected, which are few, and looked up, instead of places, which are many.
+        """
+        *of_categories, of_text = self.product.weight.chunk(len(self.categories) + 1, 1)
+        seen_V, at_NL = logs.texts_NL.unique(return_inverse=True)
+        texts_VH = linear(self.text(self.texts_VE[seen_V]), of_text, self.product.bias)
+        summed = embedding(at_NL, texts_VH)
+        for c, (table, weight) in enumerate(zip(self.categories, of_categories, strict=True)):
+            values_KH = linear(table.weight, weight)
+            summed = summed + embedding(logs.categories_NLC[..., c], values_KH, padding_idx=NONE)
+        return summed
 
 
 def _tables(sizes: Sequence[int], hidden: int) -> nn.ModuleList:

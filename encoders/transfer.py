@@ -88,7 +88,8 @@ class SharedLayer(nn.Module):
     """One Transformer layer, applied as many times as the model is deep (as in ALBERT).
 
     Attention is written out: at some hundred places torch's fused kernel takes twice the time on a
-    CPU. The last application computes the state of [CLS] alone, since nothing else is read.
+    CPU. The last application computes the state of [CLS] alone, since nothing else is read. Under
+    autocast the states between layers have its precision too.
     """
 
     def __init__(self) -> None:
@@ -99,16 +100,19 @@ class SharedLayer(nn.Module):
         self.attended, self.done = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN)
         self.dropout = nn.Dropout(_DROPOUT)
 
-    def forward(self, x_BLH: Tensor, hidden_BL: Tensor, *, last: bool) -> Tensor:
-        """[B, L, H], or [B, 1, H] of the first place if it is the last application."""
+    def forward(self, x_BLH: Tensor, mask_B11L: Tensor, *, last: bool) -> Tensor:
+        """[B, L, H], or [B, 1, H] of the first place if it is the last application.
+
+        Args:
+            mask_B11L: what is added to the scores of a place: 0, or -inf to hide it.
+        """
         batch, length, _ = x_BLH.shape
         split = self.into(x_BLH).view(batch, length, 3, HEADS, HIDDEN // HEADS)
         query, key, value = split.permute(2, 0, 3, 1, 4)
         if last:
             query, x_BLH = query[:, :, :1], x_BLH[:, :1]
-        scores = query @ key.transpose(-1, -2) * (HIDDEN // HEADS) ** -0.5
-        scores = scores.masked_fill(hidden_BL[:, None, None], float("-inf"))
-        mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        scores = (query * (HIDDEN // HEADS) ** -0.5) @ key.transpose(-1, -2) + mask_B11L
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
         x_BLH = self.attended(x_BLH + self.dropout(self.out(mixed)))
         fed = self.narrow(self.wide(x_BLH).relu())
         done: Tensor = self.done(x_BLH + self.dropout(fed))
@@ -137,9 +141,12 @@ class LogTransformer(nn.Module):
         if self.user is not None:
             first_BH = self.user(_given(vectors_BU, "vectors_BU"))
         states = self.norm(torch.cat([first_BH.unsqueeze(1), tokens_BLH], 1))
-        hidden_BL = nn.functional.pad(~logs.mask_NL, (1, 0))  # [CLS] is always seen
+        if torch.is_autocast_enabled(states.device.type):
+            states = states.to(torch.get_autocast_dtype(states.device.type))
+        hidden_B11L = nn.functional.pad(~logs.mask_NL, (1, 0))[:, None, None]  # never [CLS]
+        mask_B11L = states.new_zeros(hidden_B11L.shape).masked_fill(hidden_B11L, -torch.inf)
         for depth in range(LAYERS):
-            states = self.layer(states, hidden_BL, last=depth + 1 == LAYERS)
+            states = self.layer(states, mask_B11L, last=depth + 1 == LAYERS)
         state_BH: Tensor = states[:, 0]
         return state_BH
 
