@@ -45,6 +45,7 @@ from ray_jobs.evaluation.results import Results, plain
 from ray_jobs.evaluation.subject import EARLIER, Subject
 from ray_jobs.one4all import report as one4all_report
 from ray_jobs.one4all import sections as one4all
+from ray_jobs.one4all import spread
 from ray_jobs.one4all.settings import Bench, One4All
 from ray_jobs.protocol import FINAL_CUTOFF
 from ray_jobs.stages import code_version
@@ -96,10 +97,12 @@ def run(settings: Evaluate) -> dict[str, Any]:
         "source": manifest.source, "synthetic": manifest.synthetic, "code": code_version(),
         "suite": settings.suite,
     }  # fmt: skip
-    bench = Bench(subject, results, settings)
+    bench = Bench(subject, results, settings, settings.workers)
     if settings.suite == "one4all":
         head |= bench.head
     found = {**_measured_before(out, head), **head}
+    if settings.suite == "one4all":
+        spread.measure(bench, settings.sections)
     for name in settings.sections:
         console.print(f"[bold]{name}[/] …")
         if settings.suite == "one4all":

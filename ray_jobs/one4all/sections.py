@@ -1,9 +1,14 @@
-"""The sections of the suite: each a function from a bench to plain values for the report."""
+"""The sections of the suite: each a function from a bench to plain values for the report.
+
+What trains models is in parts that need nothing of each other, so that ``spread`` can measure them
+at the same time; a section then finds their results.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +29,51 @@ from ray_jobs.one4all.tasks import Downstream
 OURS = "U-MLP"
 _STUDIED = ("age 45+", "coupon use", "lapse", "coupon recommendation", "next basket")
 """Tasks of the studies that pre-train anew: one of each sort, and both recommendations."""
+_TUNED = ("coupon use", "lapse")
+
+
+Part = Callable[[], dict[str, Any]]
 
 
 def tasks(bench: Bench) -> dict[str, Any]:
     """Tables 4 and 6: every model on every task."""
-    found = {}
-    for name, make in bench.tasks.listed().items():
-        if bench.wanted(name):
-            console.print(f"  {name}")
-            found[name] = _all_models(bench, bench.world, make(), "complete journey")
+    found = _measured_all(_tasks(bench))
     return {"tasks": found, "score": _score(found)}
+
+
+def _tasks(bench: Bench) -> dict[str, Part]:
+    return {
+        name: lambda make=make: _all_models(bench, bench.world, make(), "complete journey")
+        for name, make in bench.tasks.listed().items() if bench.wanted(name)
+    }  # fmt: skip
 
 
 def movies(bench: Bench) -> dict[str, Any]:
     """The same on MovieLens-100k, with an embedding trained on the users' pasts."""
-    path = movielens.find(bench.settings.movielens)
-    if path is None:
+    found = _measured_all(_movies(bench))
+    if not found:
         console.print("[yellow]without MovieLens[/] (requirements/movielens.txt, or --movielens): "
                       "its tasks are left out")  # fmt: skip
-        return {}
+    return found
+
+
+def _movies(bench: Bench) -> dict[str, Part]:
+    path = movielens.find(bench.settings.movielens)
+    return {} if path is None else {"movielens": partial(_movie_tasks, bench, path)}
+
+
+def _movie_tasks(bench: Bench, path: Path) -> dict[str, Any]:
     data = movielens.Movies.open(path)
     trained = pretraining.pretrain(
         bench.results.out / "movielens", movielens.NAME, data.tables(), movielens.as_of(data),
-        pretraining.OURS, workers=bench.settings.workers, cache=bench.subject.workspace.cache,
+        pretraining.OURS, workers=bench.workers, cache=bench.subject.workspace.cache,
     )  # fmt: skip
     con = open_tables(data.tables())
     lines = bench.subject.lines
     raw = logs.purchases(con, movielens.as_of(data), data.users, length=bench.settings.length)
     world = World(data.users, trained.of(data.users), raw, lines)
-    found = {}
-    for task in (data.likes(lines, length=bench.settings.length), data.women()):
-        console.print(f"  {task.name}")
-        found[task.name] = _all_models(bench, world, task, movielens.NAME)
-    return {"movielens": found}
+    both = (data.likes(lines, length=bench.settings.length), data.women())
+    return {task.name: _all_models(bench, world, task, movielens.NAME) for task in both}
 
 
 def _all_models(bench: Bench, world: World, task: Downstream, data: str) -> dict[str, Any]:
@@ -117,46 +134,55 @@ def _score(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 def fine_tuning(bench: Bench) -> dict[str, Any]:
     """Table 5: the encoder tuned for a task against U-MLP on its frozen embedding."""
-    world = bench.world
-    if world.encoder is None:
+    if not bench.tunable:
         console.print(f"  {bench.kind} has no encoder that can be tuned: left out")
         return {}
-    found = {}
-    for name, make in bench.tasks.listed().items():
-        if name not in ("coupon use", "lapse") or not bench.wanted(name):
-            continue
-        task = make()
-        builds: dict[str, Build] = {"fine-tuned": world.fine_tuned, OURS: world.models(task)[OURS]}
-        rows = {model: _measured(bench, world, task, model, "complete journey", build)
-                for model, build in builds.items()}  # fmt: skip
-        resamples = Resamples([str(user) for user in task.users])
-        found[name] = {
-            "models": {model: _row(row) for model, row in rows.items()},
-            "against": compare.against(task, rows[OURS], rows["fine-tuned"], resamples),
-        }
-    return {"fine_tuning": found}
+    return {"fine_tuning": _measured_all(_tunings(bench))}
+
+
+def _tunings(bench: Bench) -> dict[str, Part]:
+    listed = bench.tasks.listed()
+    wanted = [name for name in _TUNED if bench.tunable and bench.wanted(name)]
+    return {name: lambda name=name: _tuned(bench, listed[name]()) for name in wanted}
+
+
+def _tuned(bench: Bench, task: Downstream) -> dict[str, Any]:
+    world = bench.world
+    builds: dict[str, Build] = {"fine-tuned": world.fine_tuned, OURS: world.models(task)[OURS]}
+    rows = {model: _measured(bench, world, task, model, "complete journey", build)
+            for model, build in builds.items()}  # fmt: skip
+    resamples = Resamples([str(user) for user in task.users])
+    return {
+        "models": {model: _row(row) for model, row in rows.items()},
+        "against": compare.against(task, rows[OURS], rows["fine-tuned"], resamples),
+    }
 
 
 def augmentation(bench: Bench) -> dict[str, Any]:
     """Table 4's four pre-trainings, MP and CLS with and without augmentation, under U-MLP."""
-    found = {}
-    for variant in AUGMENTATION:
-        console.print(f"  {variant.name}")
-        found[variant.name] = _studied(bench, variant.name, lambda v=variant: _pretrained(bench, v))
-    return {"augmentation": found}
+    return {"augmentation": _measured_all(_variants(bench))}
+
+
+def _variants(bench: Bench) -> dict[str, Part]:
+    return {
+        each.name: partial(_studied, bench, each.name, partial(_pretrained, bench, each))
+        for each in AUGMENTATION
+    }
 
 
 def history(bench: Bench) -> dict[str, Any]:
     """Figure 3: pre-trained on the last months of the same users' purchases."""
-    found = {}
-    for months in MONTHS:
-        console.print(f"  {months} months")
-        found[str(months)] = _studied(
-            bench, f"{months} months", lambda m=months: _shortened(bench, m)
-        )
+    found = _measured_all(_histories(bench))
     have = logs.months_known(bench.subject.con, bench.subject.manifest.as_of)
     visualise.history_lines(found, bench.results.out / "history.png")
     return {"history": {"months": found, "known": have}}
+
+
+def _histories(bench: Bench) -> dict[str, Part]:
+    return {
+        str(n): partial(_studied, bench, f"{n} months", partial(_shortened, bench, n))
+        for n in MONTHS
+    }
 
 
 def _studied(bench: Bench, name: str, make: Callable[[], Pretrained]) -> dict[str, Any]:
@@ -191,9 +217,9 @@ def _studied(bench: Bench, name: str, make: Callable[[], Pretrained]) -> dict[st
 def _pretrained(bench: Bench, variant: Variant) -> Pretrained:
     subject = bench.subject
     return pretraining.pretrain(
-        bench.results.out / "augmentation", subject.dataset.name,
+        bench.results.out / f"augmentation-{variant.name.replace(' ', '-')}", subject.dataset.name,
         (subject.workspace.root / subject.dataset.tables).resolve(), subject.manifest.as_of,
-        variant, workers=bench.settings.workers, cache=subject.workspace.cache,
+        variant, workers=bench.workers, cache=subject.workspace.cache,
     )  # fmt: skip
 
 
@@ -202,7 +228,7 @@ def _shortened(bench: Bench, months: int) -> Pretrained:
     return pretraining.pretrain(
         bench.results.out / f"history-{months}", subject.dataset.name,
         pretraining.latest_months(subject.con, when, months), when, pretraining.OURS,
-        workers=bench.settings.workers, cache=subject.workspace.cache,
+        workers=bench.workers, cache=subject.workspace.cache,
     )  # fmt: skip
 
 
@@ -234,7 +260,20 @@ def maps(bench: Bench) -> dict[str, Any]:
     return {"maps": made}
 
 
+def _measured_all(parts: dict[str, Part]) -> dict[str, Any]:
+    found = {}
+    for name, measure in parts.items():
+        console.print(f"  {name}")
+        found[name] = measure()
+    return found
+
+
+PARTS: dict[str, Callable[[Bench], dict[str, Part]]] = {
+    "tasks": _tasks, "movielens": _movies, "fine-tuning": _tunings, "augmentation": _variants,
+    "history": _histories,
+}  # fmt: skip
+
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "tasks": tasks, "fine-tuning": fine_tuning, "cost": costs, "map": maps,
-    "augmentation": augmentation, "history": history, "movielens": movies,
+    "tasks": tasks, "movielens": movies, "fine-tuning": fine_tuning, "augmentation": augmentation,
+    "history": history, "cost": costs, "map": maps,
 }  # fmt: skip

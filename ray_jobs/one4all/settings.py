@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from encoders.transfer import Encoder
 from feature_repo import durable
 from feature_repo.errors import InputError
 from ray_jobs.downstream import Fitting
@@ -39,6 +42,10 @@ class One4All(BaseModel):
     )
     tasks: str = Field("", description="names of tasks, by comma; default all")
     movielens: str | None = Field(None, description="recbole's wheel, or the folder ml-100k")
+    parallel: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1,
+        description="parts of one4all measured at a time, each on one core; default all cores",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,8 @@ class Bench:
 
     subject: Subject
     results: Results
-    settings: Any  # an Evaluate: Job and One4All
+    settings: One4All
+    workers: int = 0  # of Ray Train, for what is pre-trained anew
 
     @property
     def kind(self) -> str:
@@ -100,12 +108,17 @@ class Bench:
         subject.lines.save()
         return World(subject.users, self.vectors, purchases, subject.lines, self._encoder())
 
-    def _encoder(self) -> Any:
-        entry = self.subject.manifest.checkpoints.get(KIND)
-        if entry is None or self.kind != KIND or self.settings.vectors:
+    @property
+    def tunable(self) -> bool:
+        """Whether the embedding's own encoder is there, to be tuned further."""
+        known = KIND in self.subject.manifest.checkpoints
+        return known and self.kind == KIND and not self.settings.vectors
+
+    def _encoder(self) -> Callable[[], Encoder] | None:
+        if not self.tunable:
             return None
-        directory = self.subject.workspace.root / entry.path
         subject = self.subject
+        directory = subject.workspace.root / subject.manifest.checkpoints[KIND].path
         return tunable(
             directory, subject.con, subject.manifest.as_of, subject.users, subject.lines,
             length=self.settings.length,

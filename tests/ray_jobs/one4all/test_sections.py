@@ -17,7 +17,7 @@ from ray_jobs.evaluate import Evaluate
 from ray_jobs.evaluation.results import Results, plain
 from ray_jobs.one4all import report, sections
 from ray_jobs.one4all.pretraining import Pretrained
-from ray_jobs.one4all.settings import Bench
+from ray_jobs.one4all.settings import KIND, Bench
 from ray_jobs.one4all.tasks import Tasks
 
 HEAD = {"snapshot": "s1", "source": "a market", "synthetic": True, "households": 72,
@@ -113,8 +113,8 @@ def test_studies_train_anew_and_judge_by_the_light_model(
     bench.subject.dataset.tables = "tables"  # type: ignore[misc]
     found = {**sections.augmentation(bench), **sections.history(bench)}
     assert asked == [
-        "augmentation MP", "augmentation MP + A", "augmentation CLS", "augmentation CLS + A",
-        "augmentation counts + A (ours)",
+        "augmentation-MP MP", "augmentation-MP-+-A MP + A", "augmentation-CLS CLS",
+        "augmentation-CLS-+-A CLS + A", "augmentation-counts-+-A-(ours) counts + A (ours)",
         *(f"history-{months} counts + A (ours)" for months in (1, 3, 6, 10)),
     ]  # fmt: skip
     assert (bench.results.out / "history.png").exists()
@@ -126,6 +126,9 @@ def test_a_tunable_encoder_is_compared_and_timed(bench: Bench) -> None:
     world = bench.world
     assert world.encoder is None and sections.fine_tuning(bench) == {}
     torch.manual_seed(0)
+    bench.settings.kind = KIND
+    bench.subject.manifest.kinds[KIND] = 1  # type: ignore[index]
+    bench.subject.manifest.checkpoints[KIND] = None  # type: ignore[index]
     bench.__dict__["world"] = sections.replace(world, encoder=lambda: Remembers(72, 6))
     bench.settings.tasks = "lapse"
     found = {**sections.fine_tuning(bench), **sections.costs(bench)}
