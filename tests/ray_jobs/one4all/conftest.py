@@ -81,3 +81,9 @@ def words(texts: Any) -> np.ndarray:
 def lines() -> Callable[[Any], np.ndarray]:
     """Sentence vectors without a language model."""
     return words
+
+
+@pytest.fixture(scope="session")
+def market(receipts: list[dict[str, Any]]) -> dict[str, pa.Table]:
+    """The canonical tables of ``receipts``, and of a stranger who buys much later."""
+    return tables([*receipts, event("stranger", 90, "RICE")])
