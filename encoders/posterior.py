@@ -1,11 +1,16 @@
-"""Few seed users move a query by as much as they prove: a Bayesian linear model.
+"""Few seed users move a query by as much as they prove: Bayes twice.
 
-A user's score is q·u. Before any seed, the query is the sentence's own (the prior's mean), and how
-far it may lie from the right one is a Gaussian whose covariance comes from the population's
-vectors. Ten labels then give the posterior mean in closed form, by a ten-by-ten system. Without
-evidence it is the zero-shot query itself, where a network trained on ten users knows nothing.
+What a demand means may be in doubt: it is read as several sentences with shares. Seeds say which of
+them tells the positive ones from the others (:func:`reading_posterior`); that is most of what ten
+users can tell.
 
-Shapes: U users of the population, P and N seeds, S = P + N, D width of the joint space.
+Then a Bayesian linear model. A user's score is q·u. Before any seed, the query is the sentence's
+own (the prior's mean), and how far it may lie from the right one is a Gaussian whose covariance
+comes from the population's vectors. Ten labels then give the posterior mean in closed form, by a
+ten-by-ten system. Without evidence it is the zero-shot query itself, where a network trained on ten
+users knows nothing.
+
+Shapes: U users of the population, P and N seeds, S = P + N, D width of the joint space, R readings.
 """
 
 from __future__ import annotations
@@ -48,6 +53,31 @@ class Population:
         scale = (values.clip(0) + floor) ** (-power / 2)
         size = float((values.clip(0) * scale**2).sum()) or 1.0
         return cls(mean, covariance, axes * scale / np.sqrt(size))
+
+
+def reading_posterior(
+    shares_R: Floats, positives_PR: Floats, negatives_NR: Floats
+) -> npt.NDArray[np.float64]:
+    """Shares of the readings after the seeds were seen. [R]
+
+    A reading's likelihood is that of the positive seeds being just these P of the S, given that P
+    of them are: how many seeds of each sort somebody names says nothing about the population.
+
+    Args:
+        shares_R: before; above 0.
+        positives_PR: log-odds of each positive seed by each reading's sentence, up to a constant.
+        negatives_NR: the same of the negative ones.
+    """
+    num = len(positives_PR)
+    # log of the sum over all sets of k seeds of what they score together, for k up to P
+    sets_KR = np.full((num + 1, len(shares_R)), -np.inf)
+    sets_KR[0] = 0.0
+    for score_R in np.concatenate([positives_PR, negatives_NR]).astype(np.float64):
+        sets_KR[1:] = np.logaddexp(sets_KR[1:], sets_KR[:-1] + score_R)
+    evidence_R = np.sum(positives_PR, 0, dtype=np.float64) - sets_KR[num]
+    log_R = np.log(np.asarray(shares_R, np.float64)) + evidence_R
+    weight_R: npt.NDArray[np.float64] = np.exp(log_R - log_R.max())
+    return weight_R / weight_R.sum()
 
 
 def posterior_query(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from encoders.alignment import FoundModel
 from encoders.catalogue import Subject
 from encoders.checkpoint import CheckpointInfo
 from encoders.grounding import CatalogueRewriter
+from encoders.posterior import reading_posterior
 from encoders.prompt import Floats, Prompt, tune
-from encoders.rewriting import Reading, Rewriter
+from encoders.rewriting import Reading, Rewriter, as_it_stands
 
 _REMEMBERED = 4_096
 
@@ -91,10 +92,12 @@ class QueryEncoder:
 
     def understand(self, text: str, *, rewrite: bool = True) -> Query:
         """The query of a demand: of the sentences it is read as, or of itself."""
-        if self._rewriter is None or not rewrite:
-            return Query(self.encode([text])[0])
-        reading = self._rewriter.read(text)
+        reading = self.read(text) if rewrite else as_it_stands(text)
         return Query(self.mixed(reading), (reading.note,) if reading.note else ())
+
+    def read(self, text: str) -> Reading:
+        """What a demand is read as; itself, where nothing reads demands."""
+        return as_it_stands(text) if self._rewriter is None else self._rewriter.read(text)
 
     def mixed(self, reading: Reading) -> np.ndarray:
         """The weighted sum of a reading's sentences, float32 [D]."""
@@ -105,8 +108,17 @@ class QueryEncoder:
         self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats
     ) -> Prompt:
         """A demand, as it is read, sharpened by seed users' vectors (FOUND 4.4.2)."""
-        start_D = self.understand(text).vector
+        start_D = self.mixed(self.settled(self.read(text), positives_PD, negatives_ND))
         return tune(self.model, text, positives_PD, negatives_ND, population_UD, start_D=start_D)
+
+    def settled(self, reading: Reading, positives_PD: Floats, negatives_ND: Floats) -> Reading:
+        """A reading whose shares lean to the sentences that tell seed users apart."""
+        sentences, shares = zip(*reading.sentences, strict=True)
+        queries_DR = self.scale * self.encode(sentences).T
+        found_R = reading_posterior(
+            np.array(shares), positives_PD @ queries_DR, negatives_ND @ queries_DR
+        )
+        return replace(reading, sentences=tuple(zip(sentences, found_R.tolist(), strict=True)))
 
 
 def _vector(model: FoundModel, text: str) -> np.ndarray:

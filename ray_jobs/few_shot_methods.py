@@ -1,6 +1,6 @@
 """Ways to rank a population by a sentence and a few seed users, all on the same frozen vectors.
 
-A method takes one task's sentence, its population's vectors, and the seeds of several draws; it
+A method takes one task's demand, its population's vectors, and the seeds of several draws; it
 gives each draw's scores. What it trains it trains on the seeds alone.
 
 Shapes: N users of the task's population, K draws, D width of the space.
@@ -16,8 +16,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from encoders.alignment import FoundModel
 from encoders.prompt import PAPER, TuneConfig, tune_many
+from encoders.query import QueryEncoder
+from encoders.rewriting import Reading
 
 _MLP_STEPS = 50
 
@@ -40,25 +41,37 @@ class Seeds:
         return np.repeat([1, 0], [len(self.positives), len(self.negatives)])
 
 
-Method = Callable[[str, np.ndarray, list[Seeds]], np.ndarray]  # text, [N, D], K draws → [K, N]
+@dataclass(frozen=True)
+class Demand:
+    """What is asked for: in whose words, and what those are read as."""
+
+    text: str
+    reading: Reading
 
 
-def methods(model: FoundModel, population_UD: np.ndarray, *, steps: int) -> dict[str, Method]:
-    """All methods by name; the first is the zero-shot sentence, the second ours.
+Method = Callable[[Demand, np.ndarray, list[Seeds]], np.ndarray]  # [N, D], K draws → [K, N]
+
+
+def methods(encoder: QueryEncoder, population_UD: np.ndarray, *, steps: int) -> dict[str, Method]:
+    """All methods by name; the first is the zero-shot demand as it is read, the second ours.
 
     Args:
         steps: of both prompt tunings by tokens.
     """
 
-    def sentence(text: str, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
-        scores = users_ND @ model.encode_text([text])[0].numpy()
+    def sentence(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+        scores = users_ND @ encoder.mixed(demand.reading)
         return np.tile(scores, (len(draws), 1))
 
     def tuned(config: TuneConfig) -> Method:
-        def score(text: str, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+        def score(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+            positives = np.stack([users_ND[d.positives] for d in draws])
+            negatives = np.stack([users_ND[d.negatives] for d in draws])
+            starts = [encoder.mixed(encoder.settled(demand.reading, yes, no))
+                      for yes, no in zip(positives, negatives, strict=True)]  # fmt: skip
             prompts = tune_many(
-                model, [text] * len(draws), np.stack([users_ND[d.positives] for d in draws]),
-                np.stack([users_ND[d.negatives] for d in draws]), population_UD, config,
+                encoder.model, [demand.text] * len(draws), positives, negatives, population_UD,
+                config, starts_BD=np.stack(starts),
             )  # fmt: skip
             return np.stack([p.query_D for p in prompts]) @ users_ND.T
 
@@ -69,7 +82,7 @@ def methods(model: FoundModel, population_UD: np.ndarray, *, steps: int) -> dict
     mean = population_UD.mean(0)
 
     def apart(fit: Callable[[np.ndarray, Seeds], np.ndarray]) -> Method:
-        def score(text: str, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+        def score(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
             scaled = (users_ND - mean) / spread
             return np.stack([fit(scaled, seeds) for seeds in draws])
 

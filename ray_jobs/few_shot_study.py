@@ -3,7 +3,9 @@
     python -m ray_jobs.few_shot_study --workspace DIR --out REPORT
 
 Over all tasks of groups A and B, several draws of seed users each; seeds are left out of the
-ranking, for every method alike. Writes few_shot.json, few_shot.md and a map as in FOUND's Figure 3.
+ranking, for every method alike. Asked for by the category's name, and in other words as the service
+reads them, another wording at each draw. Writes few_shot.json, few_shot.md and a map as in FOUND's
+Figure 3.
 """
 
 from __future__ import annotations
@@ -15,23 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from pydantic import Field
 from rich.progress import track
 
 from encoders.alignment import FoundModel
-from encoders.checkpoint import load
 from encoders.prompt import TuneConfig, tune
+from encoders.query import QueryEncoder
+from encoders.rewriting import as_it_stands
 from feature_repo import durable
-from feature_repo.errors import InputError
-from feature_repo.manifest import check_space_dates
-from feature_repo.snapshots import SnapshotStore
-from feature_repo.transforms import open_tables
 from ray_jobs import metrics, visualise
-from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Job, console, main
-from ray_jobs.few_shot_methods import Method, Seeds, methods
-from ray_jobs.protocol import Protocol, Task
+from ray_jobs.evaluation import demands
+from ray_jobs.evaluation.subject import Subject
+from ray_jobs.few_shot_methods import Demand, Method, Seeds, methods
+from ray_jobs.protocol import Task
 
 HARD_POOL = 100
 """Hard negatives are drawn from so many users who score highest and did not do it."""
@@ -59,27 +58,25 @@ class Ranked:
 
 def run(settings: FewShot) -> dict[str, Any]:
     """Measure, write the report, return it."""
-    workspace, out = settings.place, Path(settings.out).resolve()
-    snapshots = SnapshotStore(workspace)
-    manifest = snapshots.load(settings.snapshot) if settings.snapshot else snapshots.live()
-    check_space_dates(manifest.trained_as_of, [manifest.as_of])
-    dataset = read_dataset(workspace)
-    if dataset.source != "complete-journey":
-        raise InputError(f"few_shot_study: defined on complete-journey, this is {dataset.source}")
-    con = open_tables(workspace.root / dataset.tables)
-    protocol = Protocol(con, manifest.as_of)
-    tasks = [*protocol.purchases(), *protocol.new_buyers()]
-    con.close()
-    model, _ = load(workspace.root / manifest.checkpoints["alignment"].path, expect="alignment")
-    assert isinstance(model, FoundModel)
-    vectors = np.load(workspace.root / manifest.entry("fused").matrix)
-    users: list[str] = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
-    report = study(
-        model, vectors, users, tasks, draws=settings.draws, steps=settings.steps,
-        curve=settings.curve,
-    )  # fmt: skip
+    out = Path(settings.out).resolve()
+    subject = Subject.open(settings.place, settings.snapshot)
+    manifest, users, vectors = subject.manifest, subject.users, subject.vectors("fused")
+    tasks = [*subject.protocol.purchases(), *subject.protocol.new_buyers()]
+    encoder = subject.query_encoder("catalogue")
+    written = demands.read(subject.dataset.source)
+    wordings = {
+        "name": [[Demand(t.sentence or "", as_it_stands(t.sentence or ""))] for t in tasks],
+        "paraphrase": [[Demand(text, encoder.read(text)) for text in written[t.name]]
+                       for t in tasks],
+    }  # fmt: skip
+    report: dict[str, Any] = {"draws": settings.draws, "tasks": len(tasks)}
+    for wording, asked in wordings.items():
+        report[wording] = study(
+            encoder, vectors, users, tasks, asked, draws=settings.draws, steps=settings.steps,
+            curve=settings.curve,
+        )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    seed_map(model, vectors, users, tasks[0], out / "few_shot.png")
+    seed_map(encoder.model, vectors, users, tasks[0], out / "few_shot.png")
     durable.write(out / "few_shot.json", json.dumps(report, indent=2).encode())
     lines = [f"# Few-shot targeting, snapshot {manifest.id}", "", *to_markdown(report)]
     durable.write(out / "few_shot.md", "\n".join(lines).encode())
@@ -88,10 +85,11 @@ def run(settings: FewShot) -> dict[str, Any]:
 
 
 def study(
-    model: FoundModel,
+    encoder: QueryEncoder,
     vectors: np.ndarray,
     users: Sequence[str],
     tasks: Sequence[Task],
+    asked: Sequence[Sequence[Demand]],
     *,
     draws: int = 10,
     steps: int = 40,
@@ -101,21 +99,22 @@ def study(
 
     Args:
         vectors: [U, D] in the order of ``users``, who include everybody in ``tasks``.
+        asked: the demands of each task; draws take them in turn.
     """
     position = {user: row for row, user in enumerate(users)}
     rows = [np.array([position[user] for user in task.users]) for task in tasks]
     populations = [vectors[each] for each in rows]
-    by_name = methods(model, vectors, steps=steps)
-    report: dict[str, Any] = {"draws": draws, "tasks": len(tasks)}
-    ten = rank(by_name, populations, rows, tasks, seeds=10, draws=draws)
+    by_name = methods(encoder, vectors, steps=steps)
+    report: dict[str, Any] = {}
+    ten = rank(by_name, populations, rows, tasks, asked, seeds=10, draws=draws)
     report["ten"] = summary(ten)
-    hard = rank(by_name, populations, rows, tasks, seeds=10, draws=draws, hard=True)
+    hard = rank(by_name, populations, rows, tasks, asked, seeds=10, draws=draws, hard=True)
     report["hard"] = summary(hard)
     if curve:
         quick = {n: m for n, m in by_name.items() if not n.startswith("prompt tokens")}
         report["curve"] = {
             str(count): summary(
-                rank(quick, populations, rows, tasks, seeds=count, draws=max(1, draws // 2)),
+                rank(quick, populations, rows, tasks, asked, seeds=count, draws=max(1, draws // 2)),
                 intervals=False,
             )
             for count in (5, 10, 25, 100)
@@ -144,6 +143,7 @@ def rank(
     populations: Sequence[np.ndarray],
     rows: Sequence[np.ndarray],
     tasks: Sequence[Task],
+    asked: Sequence[Sequence[Demand]],
     *,
     seeds: int,
     draws: int,
@@ -154,19 +154,26 @@ def rank(
     for number, task in track(list(enumerate(tasks)), f"  {seeds} seeds", console=console):
         if task.labels.sum() < seeds:  # at least half of them must remain to be found
             continue
-        users_ND, text = populations[number], task.sentence or ""
-        likely = by_name["sentence"](text, users_ND, [Seeds(rows[0][:0], rows[0][:0])])[0]
+        users_ND, texts = populations[number], asked[number]
+        of_text = [list(range(n, draws, len(texts))) for n in range(len(texts))]
+        nobody = [Seeds(rows[0][:0], rows[0][:0])]
+        likely = [by_name["sentence"](text, users_ND, nobody)[0] for text in texts]
         drawn = [
-            draw(task.labels, (one, number), seeds=seeds, hard_scores=likely if hard else None)
+            draw(task.labels, (one, number), seeds=seeds,
+                 hard_scores=likely[one % len(texts)] if hard else None)
             for one in range(draws)
-        ]
+        ]  # fmt: skip
         left = [np.setdiff1d(np.arange(len(task.labels)), each.all) for each in drawn]
         ranked.users.append([rows[number][kept] for kept in left])
         ranked.labels.append([task.labels[kept] for kept in left])
         ranked.groups.append(task.group)
         for name, method in by_name.items():
-            scores = method(text, users_ND, drawn)
-            ranked.scores[name].append([s[kept] for s, kept in zip(scores, left, strict=True)])
+            scores: dict[int, np.ndarray] = {}
+            for text, ones in zip(texts, of_text, strict=True):
+                if ones:
+                    found = method(text, users_ND, [drawn[one] for one in ones])
+                    scores |= dict(zip(ones, found, strict=True))
+            ranked.scores[name].append([scores[one][kept] for one, kept in enumerate(left)])
     return ranked
 
 
@@ -257,6 +264,9 @@ def seed_map(
     )  # fmt: skip
 
 
+_TITLES = {"name": "by the category's name", "paraphrase": "in other words, as they are read"}
+
+
 def to_markdown(report: dict[str, Any]) -> list[str]:
     """The report's section as lines."""
     lines = [
@@ -264,22 +274,31 @@ def to_markdown(report: dict[str, Any]) -> list[str]:
         "users, left out of the ranking. AUC / precision@k; ours minus the method in precision@k "
         "with its 95 % interval over households.",
     ]
+    for wording, told in _TITLES.items():
+        if wording in report:
+            lines += _wording(report[wording], told)
+    return [*lines, ""]
+
+
+def _wording(found: dict[str, Any], told: str) -> list[str]:
+    lines: list[str] = []
     for part, title in (("ten", "Random negatives"), ("hard", "Hard negatives")):
-        lines += ["", f"## {title}", "", "| method | A | B | ours − this |", "|---|---|---|---|"]
-        for name, cells in report[part].items():
+        lines += ["", f"## {title}, {told}", "", "| method | A | B | ours − this |",
+                  "|---|---|---|---|"]  # fmt: skip
+        for name, cells in found[part].items():
             gain = cells.get("ours minus this")
-            told = "" if gain is None else (
+            interval = "" if gain is None else (
                 f"{gain['precision']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
             )  # fmt: skip
-            lines.append(f"| {name} | {_cell(cells, 'A')} | {_cell(cells, 'B')} | {told} |")
-    if "curve" in report:
-        counts = list(report["curve"])
-        lines += ["", "## More seeds (precision@k, A / B)", "",
+            lines.append(f"| {name} | {_cell(cells, 'A')} | {_cell(cells, 'B')} | {interval} |")
+    if "curve" in found:
+        counts = list(found["curve"])
+        lines += ["", f"## More seeds, {told} (precision@k, A / B)", "",
                   f"| method | {' | '.join(counts)} |", f"|---|{'---|' * len(counts)}"]  # fmt: skip
-        for name in report["curve"][counts[0]]:
-            row = [report["curve"][count][name] for count in counts]
+        for name in found["curve"][counts[0]]:
+            row = [found["curve"][count][name] for count in counts]
             lines.append(f"| {name} | {' | '.join(_curve_cell(cells) for cells in row)} |")
-    return [*lines, ""]
+    return lines
 
 
 def _cell(cells: dict[str, Any], group: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
-from encoders.posterior import MAX_SAMPLE, Population, posterior_query
+from encoders.posterior import MAX_SAMPLE, Population, posterior_query, reading_posterior
 
 D = 6
 
@@ -86,3 +88,37 @@ def test_a_large_population_is_sampled_evenly() -> None:
     rows = np.arange(3 * MAX_SAMPLE, dtype=np.float32)[:, None] * np.ones(2, np.float32)
     population = Population.of(rows, power=0.0)
     assert population.mean_D[0] == pytest.approx(rows.mean(), abs=2)
+
+
+# --- which reading is meant
+
+
+def test_readings_are_weighed_by_the_chance_that_just_these_seeds_are_positive() -> None:
+    """Against the sum over all sets of seeds, written out."""
+    rng = np.random.default_rng(3)
+    positives, negatives, shares = (
+        rng.normal(size=(3, 4)),
+        rng.normal(size=(2, 4)),
+        np.full(4, 0.25),
+    )
+    seeds = np.concatenate([positives, negatives])
+    sets = [np.exp(seeds[list(some)].sum(0)) for some in combinations(range(5), 3)]
+    expected = shares * np.exp(positives.sum(0)) / np.sum(sets, 0)
+    found = reading_posterior(shares, positives, negatives)
+    np.testing.assert_allclose(found, expected / expected.sum())
+
+
+def test_seeds_move_shares_to_the_reading_that_tells_them_apart() -> None:
+    positives = np.array([[2.0, 0.0]] * 5)
+    shares = np.array([0.2, 0.8])
+    found = reading_posterior(shares, positives, -positives)
+    assert found[0] > 0.9
+    many = reading_posterior(shares, np.repeat(positives, 100, 0), -np.repeat(positives, 100, 0))
+    assert many[0] == pytest.approx(1.0) and np.isfinite(many).all()
+
+
+def test_what_tells_no_seed_from_another_moves_nothing() -> None:
+    """Neither a reading by which all score alike, nor how many seeds of each sort there are."""
+    shares = np.array([0.3, 0.7])
+    found = reading_posterior(shares, np.full((7, 2), [1.0, 9.0]), np.full((2, 2), [1.0, 9.0]))
+    np.testing.assert_allclose(found, shares)

@@ -95,6 +95,29 @@ def test_seeds_sharpen_the_demand_as_it_is_read(saved: tuple[FoundModel, Path]) 
     assert np.abs(tuned.query_D - other).max() > 1e-3
 
 
+class _Doubtful:
+    """Reads every demand as one of two."""
+
+    def read(self, demand: str) -> Reading:
+        return Reading((("people who buy tea", 0.5), ("cheese", 0.5)), note="Read as: tea, cheese.")
+
+    def vocabulary(self) -> list[str]:
+        return []
+
+
+def test_seeds_settle_what_a_doubtful_demand_means(saved: tuple[FoundModel, Path]) -> None:
+    encoder = QueryEncoder.open(saved[1], lambda directory: _Doubtful())
+    tea, cheese = encoder.encode(["people who buy tea", "cheese"])
+    users_UD = np.random.default_rng(0).standard_normal((400, 6)).astype(np.float32)
+    order = np.argsort(users_UD @ (cheese - tea))
+    positives, negatives = users_UD[order[-20:]], users_UD[order[:20]]
+    settled = dict(encoder.settled(encoder.read("something"), positives, negatives).sentences)
+    assert settled["cheese"] > 0.6 and sum(settled.values()) == pytest.approx(1.0)
+    tuned = encoder.tune("something", positives, negatives, users_UD).query_D
+    other = encoder.tune("something", negatives, positives, users_UD).query_D
+    assert tuned @ (cheese - tea) > other @ (cheese - tea)
+
+
 def test_only_an_alignment_checkpoint_answers(
     tmp_path: Path, tiny_config: Callable, info_of: Callable
 ) -> None:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from encoders.prompt import TuneConfig
+from encoders.query import QueryEncoder
+from encoders.rewriting import Reading, as_it_stands
 from ray_jobs import few_shot_study, metrics
-from ray_jobs.few_shot_methods import Seeds, centroid, logistic, u_mlp
+from ray_jobs.few_shot_methods import Demand, Seeds, centroid, logistic, u_mlp
 from ray_jobs.few_shot_study import (
     Ranked,
     draw,
@@ -28,15 +30,21 @@ N, D = 300, 6
 
 
 class Sentences:
-    """A model whose only sentence looks at coordinate 0; it is tuned by the posterior alone."""
+    """A model whose sentences look at coordinate 0 or 1; it is tuned by the posterior alone."""
 
-    dim = D
+    dim, scale = D, 1.0
+    base_rate = None
 
     class text:
         embedding_width = 4
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
-        return torch.eye(D)[:1].repeat(len(texts), 1)
+        return torch.eye(D)[[int("one" in text) for text in texts]]
+
+
+BY_NAME = Demand("will buy tea", as_it_stands("will buy tea"))
+IN_DOUBT = Demand("a drink", Reading((("will buy tea", 0.5), ("one", 0.5))))
+ASTRAY = Demand("leaves", Reading((("one", 1.0),)))
 
 
 @pytest.fixture
@@ -57,10 +65,10 @@ def tasks(users: np.ndarray) -> list[Task]:
 
 
 def fast() -> dict[str, Any]:
-    def sentence(text: str, x: np.ndarray, draws: list[Seeds]) -> np.ndarray:
-        return np.tile(x[:, 0], (len(draws), 1))
+    def sentence(demand: Demand, x: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+        return np.tile(x[:, int(demand is ASTRAY)], (len(draws), 1))
 
-    def better(text: str, x: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+    def better(demand: Demand, x: np.ndarray, draws: list[Seeds]) -> np.ndarray:
         return np.tile(x[:, 0] + x[:, 1], (len(draws), 1))
 
     return {"sentence": sentence, "ours": better}
@@ -68,7 +76,7 @@ def fast() -> dict[str, Any]:
 
 def ranked(users: np.ndarray, tasks: list[Task], **more: Any) -> Ranked:
     rows = [np.array([int(u[1:]) for u in task.users]) for task in tasks]
-    options = {"seeds": 10, "draws": 3, **more}
+    options = {"seeds": 10, "draws": 3, "asked": [[BY_NAME]] * len(tasks), **more}
     return rank(fast(), [users[r] for r in rows], rows, tasks, **options)
 
 
@@ -111,6 +119,13 @@ def test_seeds_are_left_out_of_the_ranking(users: np.ndarray, tasks: list[Task])
 def test_tasks_with_too_few_positives_are_left_out(users: np.ndarray, tasks: list[Task]) -> None:
     few = int(tasks[1].labels.sum()) + 1
     assert ranked(users, tasks, seeds=few).groups == ["A"]
+
+
+def test_draws_take_the_wordings_in_turn(users: np.ndarray, tasks: list[Task]) -> None:
+    found = ranked(users, tasks, asked=[[BY_NAME, ASTRAY]] * 2, draws=3)
+    for one, coordinate in enumerate((0, 1, 0)):
+        expected = users[found.users[0][one], coordinate]
+        np.testing.assert_array_equal(found.scores["sentence"][0][one], expected)
 
 
 # --- intervals
@@ -174,14 +189,17 @@ def test_the_whole_study(
     monkeypatch.setattr(few_shot_study, "methods", without_tokens)
     ids = [f"u{n}" for n in range(N)]
     model: Any = Sentences()
-    report = study(model, users, ids, tasks, draws=2)
+    encoder = QueryEncoder(model, None)  # type: ignore[arg-type]
+    asked = [[IN_DOUBT, ASTRAY]] * 2
+    report = study(encoder, users, ids, tasks, asked, draws=2)
     assert list(report["ten"])[:2] == ["sentence", "ours"]
     assert set(report["ten"]) == set(report["hard"]) == set(report["curve"]["25"])
-    assert report == study(model, users, ids, tasks, draws=2)
-    text = "\n".join(to_markdown(report))
+    assert report == study(encoder, users, ids, tasks, asked, draws=2)
+    text = "\n".join(to_markdown({"tasks": 2, "draws": 2, "paraphrase": report}))
     for name in report["ten"]:
         assert f"| {name} | 0." in text
     assert "| method | 5 | 10 | 25 | 100 |" in text
+    assert "## Hard negatives, in other words, as they are read" in text
     posterior = TuneConfig(strength=0.5)
     monkeypatch.setattr(few_shot_study, "TuneConfig", lambda **_: posterior)
     assert seed_map(model, users, ids, tasks[0], tmp_path / "map.png").stat().st_size > 10_000
