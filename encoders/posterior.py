@@ -10,7 +10,8 @@ comes from the population's vectors. Ten labels then give the posterior mean in 
 ten-by-ten system. Without evidence it is the zero-shot query itself, where a network trained on ten
 users knows nothing.
 
-Shapes: U users of the population, P and N seeds, S = P + N, D width of the joint space, R readings.
+Shapes: U users of the population, P and N seeds, S = P + N, D width of the joint space, R readings,
+L strengths of selection.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
 MAX_SAMPLE = 20_000
+SELECTION = (0.0, 0.5, 1.0, 2.0)
+"""How strongly negative seeds may have been picked for the demand's score; 0 is at random."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def reading_posterior(
     """Shares of the readings after the seeds were seen. [R]
 
     A reading's likelihood is that of the positive seeds being just these P of the S, given that P
-    of them are: how many seeds of each sort somebody names says nothing about the population.
+    of them are: how many seeds of each sort somebody names says nothing about the population. Nor
+    are the negative ones drawn at random, if somebody names those whom the demand would take by
+    mistake. They are taken to be drawn in proportion to exp(λ × the demand's own score), for an
+    unknown λ in :data:`SELECTION`: the log-odds of a seed are then the reading's less λ times the
+    demand's.
 
     Args:
         shares_R: before; above 0.
@@ -69,13 +76,17 @@ def reading_posterior(
         negatives_NR: the same of the negative ones.
     """
     num = len(positives_PR)
+    scores_SR = np.concatenate([positives_PR, negatives_NR]).astype(np.float64)
+    shares_R = np.asarray(shares_R, np.float64)
+    demand_S11 = (scores_SR @ shares_R / shares_R.sum())[:, None, None]
+    odds_SLR = scores_SR[:, None] - np.array(SELECTION)[:, None] * demand_S11
     # log of the sum over all sets of k seeds of what they score together, for k up to P
-    sets_KR = np.full((num + 1, len(shares_R)), -np.inf)
-    sets_KR[0] = 0.0
-    for score_R in np.concatenate([positives_PR, negatives_NR]).astype(np.float64):
-        sets_KR[1:] = np.logaddexp(sets_KR[1:], sets_KR[:-1] + score_R)
-    evidence_R = np.sum(positives_PR, 0, dtype=np.float64) - sets_KR[num]
-    log_R = np.log(np.asarray(shares_R, np.float64)) + evidence_R
+    sets_KLR = np.full((num + 1, *odds_SLR.shape[1:]), -np.inf)
+    sets_KLR[0] = 0.0
+    for odds_LR in odds_SLR:
+        sets_KLR[1:] = np.logaddexp(sets_KLR[1:], sets_KLR[:-1] + odds_LR)
+    evidence_LR = odds_SLR[:num].sum(0) - sets_KLR[num]
+    log_R = np.log(shares_R) + np.logaddexp.reduce(evidence_LR, 0)
     weight_R: npt.NDArray[np.float64] = np.exp(log_R - log_R.max())
     return weight_R / weight_R.sum()
 

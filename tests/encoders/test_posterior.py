@@ -7,7 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from encoders.posterior import MAX_SAMPLE, Population, posterior_query, reading_posterior
+from encoders.posterior import (
+    MAX_SAMPLE,
+    SELECTION,
+    Population,
+    posterior_query,
+    reading_posterior,
+)
 
 D = 6
 
@@ -96,21 +102,18 @@ def test_a_large_population_is_sampled_evenly() -> None:
 def test_readings_are_weighed_by_the_chance_that_just_these_seeds_are_positive() -> None:
     """Against the sum over all sets of seeds, written out."""
     rng = np.random.default_rng(3)
-    positives, negatives, shares = (
-        rng.normal(size=(3, 4)),
-        rng.normal(size=(2, 4)),
-        np.full(4, 0.25),
-    )
-    seeds = np.concatenate([positives, negatives])
-    sets = [np.exp(seeds[list(some)].sum(0)) for some in combinations(range(5), 3)]
-    expected = shares * np.exp(positives.sum(0)) / np.sum(sets, 0)
-    found = reading_posterior(shares, positives, negatives)
+    seeds, shares = rng.normal(size=(5, 4)), np.array([0.1, 0.2, 0.3, 0.4])
+    expected = np.zeros(4)
+    for strength in SELECTION:
+        odds = seeds - strength * (seeds @ shares)[:, None]
+        sets = [np.exp(odds[list(some)].sum(0)) for some in combinations(range(5), 3)]
+        expected += shares * np.exp(odds[:3].sum(0)) / np.sum(sets, 0)
+    found = reading_posterior(shares, seeds[:3], seeds[3:])
     np.testing.assert_allclose(found, expected / expected.sum())
 
 
 def test_seeds_move_shares_to_the_reading_that_tells_them_apart() -> None:
-    positives = np.array([[2.0, 0.0]] * 5)
-    shares = np.array([0.2, 0.8])
+    positives, shares = np.array([[3.0, 0.0]] * 5), np.array([0.2, 0.8])
     found = reading_posterior(shares, positives, -positives)
     assert found[0] > 0.9
     many = reading_posterior(shares, np.repeat(positives, 100, 0), -np.repeat(positives, 100, 0))
@@ -122,3 +125,18 @@ def test_what_tells_no_seed_from_another_moves_nothing() -> None:
     shares = np.array([0.3, 0.7])
     found = reading_posterior(shares, np.full((7, 2), [1.0, 9.0]), np.full((2, 2), [1.0, 9.0]))
     np.testing.assert_allclose(found, shares)
+
+
+def test_negatives_picked_for_their_score_do_not_speak_against_the_right_reading() -> None:
+    """Buyers by the first reading; the negatives are those others whom the demand likes best."""
+    rng = np.random.default_rng(0)
+    shares = np.array([0.7, 0.3])
+    kept = []
+    for _ in range(40):
+        scores = rng.normal(size=(2_000, 2))
+        buys = rng.random(2_000) < 1 / (1 + np.exp(2 - scores[:, 0]))
+        likely = np.argsort(-np.where(buys, -np.inf, scores @ shares))[:100]
+        negatives = scores[rng.choice(likely, 5, replace=False)]
+        positives = scores[rng.choice(np.flatnonzero(buys), 5, replace=False)]
+        kept.append(reading_posterior(shares, positives, negatives)[0])
+    assert np.mean(kept) > 0.77  # .73 if they are taken as drawn at random
