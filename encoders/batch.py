@@ -150,11 +150,19 @@ class History:
     def _read_habits(
         self, table: pa.Table, sentence_vectors: Callable[[Sequence[str]], np.ndarray]
     ) -> None:
-        """All kinds of habits in one list per row; each (kind, subject) has its plain sentence."""
+        """All kinds of habits in one list per row; each (kind, subject) has its plain sentence.
+
+        What somebody searches for is a habit too, a search text its own subject.
+        """
         parts, sentences = [], self.habit_sentences
+        of_kind = {}
         for kind, column in HABIT_COLUMNS.items():
             subjects = sorted(distinct(table[column]))
             lists = compressed(table[column], table[f"{column}_counts"], subjects)
+            of_kind[kind] = lists, subjects
+        if self.searches is not None:
+            of_kind["search"] = self.searches, self.search_texts
+        for kind, (lists, subjects) in of_kind.items():
             parts.append(replace(lists, ids=lists.ids + len(sentences)))
             self.habit_names += [(kind, subject) for subject in subjects]
             sentences += [habit_sentence(kind, subject) for subject in subjects]

@@ -169,8 +169,8 @@ def sentence_vectors(texts: Any) -> np.ndarray:
 
 def collate_of(world: Any, vector_of: Callable, rows: Any = None) -> Collate:
     history = History(
-        world.table("behaviour", rows), None, None, vector_of, world.table("habits", rows),
-        sentence_vectors,
+        world.table("behaviour", rows), None, world.table("search", rows), vector_of,
+        world.table("habits", rows), sentence_vectors,
     )  # fmt: skip
     return Collate(history, windows=4, habit_windows=3)
 
@@ -190,14 +190,18 @@ def test_each_kind_of_habit_is_read_through_its_own_sentence(
     keys = list(
         zip(times["user_id"].to_pylist(), times["event_timestamp"].to_pylist(), strict=True)
     )
-    wordings = {"bills": "will buy {} in the next four weeks",
-                "clicks": "will click on {} in the next four weeks"}  # fmt: skip
+    wordings = {
+        "bills": ("bill_counts", "will buy {} in the next four weeks"),
+        "clicks": ("click_counts", "will click on {} in the next four weeks"),
+        "searches": ("search_counts", "will search for {} in the next four weeks"),
+    }
+    assert {kind for kind, _ in history.habit_names} == {"purchase", "click", "search"}
     for b, (user, end) in enumerate(keys):
         expected: dict[str, float] = {}
         for (other, at), row in by_key.items():
             if other == user and 0 <= (end - at).days < 21:
-                for column, wording in wordings.items():
-                    for text, n in zip(row[column], row[f"{column[:-1]}_counts"], strict=True):
+                for column, (counts, wording) in wordings.items():
+                    for text, n in zip(row[column], row[counts], strict=True):
                         said = wording.format(text)
                         expected[said] = expected.get(said, 0) + n
         mine = habits.owner == b
