@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
 MAX_SAMPLE = 20_000
+MAX_SEEDS = 100  # of each sort: as many settle any doubt, and time grows with their square
 SELECTION = (0.0, 0.5, 1.0, 2.0)
 """How strongly negative seeds may have been picked for the demand's score; 0 is at random."""
 
@@ -47,8 +48,7 @@ class Population:
             power: of the covariance C. The prior is C^-power: 0 trusts every coordinate of the
                 space alike, 1 every direction alike once whitened.
         """
-        step = max(1, -(-len(vectors_UD) // MAX_SAMPLE))
-        sample = np.asarray(vectors_UD[::step], np.float64)
+        sample = np.asarray(_even_sample(vectors_UD, MAX_SAMPLE), np.float64)
         mean = sample.mean(0)
         covariance = (sample - mean).T @ (sample - mean) / len(sample)
         values, axes = np.linalg.eigh(covariance)
@@ -72,9 +72,12 @@ def reading_posterior(
 
     Args:
         shares_R: before; above 0.
-        positives_PR: log-odds of each positive seed by each reading's sentence, up to a constant.
+        positives_PR: log-odds of each positive seed by each reading's sentence, up to a constant;
+            an even sample of them is read above :data:`MAX_SEEDS`.
         negatives_NR: the same of the negative ones.
     """
+    positives_PR = _even_sample(positives_PR, MAX_SEEDS)
+    negatives_NR = _even_sample(negatives_NR, MAX_SEEDS)
     num = len(positives_PR)
     scores_SR = np.concatenate([positives_PR, negatives_NR]).astype(np.float64)
     shares_R = np.asarray(shares_R, np.float64)
@@ -124,3 +127,8 @@ def posterior_query(
     query = prior_D + strength * population.root_DD @ (features_SD.T @ weight_S)
     length = np.linalg.norm(zero_shot) / max(float(np.linalg.norm(query)), 1e-12)
     return (query * length).astype(np.float32)
+
+
+def _even_sample(rows: Floats, most: int) -> Floats:
+    """Every n-th row, so that at most ``most`` are left."""
+    return rows[:: max(1, -(-len(rows) // most))]

@@ -9,6 +9,7 @@ import pytest
 
 from encoders.posterior import (
     MAX_SAMPLE,
+    MAX_SEEDS,
     SELECTION,
     Population,
     posterior_query,
@@ -118,6 +119,15 @@ def test_seeds_move_shares_to_the_reading_that_tells_them_apart() -> None:
     assert found[0] > 0.9
     many = reading_posterior(shares, np.repeat(positives, 100, 0), -np.repeat(positives, 100, 0))
     assert many[0] == pytest.approx(1.0) and np.isfinite(many).all()
+
+
+def test_of_many_seeds_an_even_sample_is_read() -> None:
+    rng = np.random.default_rng(5)
+    positives, negatives = rng.normal(size=(2, 3 * MAX_SEEDS, 2)) * 0.1
+    shares = np.array([0.5, 0.5])
+    found = reading_posterior(shares, positives, negatives)
+    np.testing.assert_array_equal(found, reading_posterior(shares, positives[::3], negatives[::3]))
+    assert not np.allclose(found, reading_posterior(shares, positives[1::3], negatives[1::3]))
 
 
 def test_what_tells_no_seed_from_another_moves_nothing() -> None:
