@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,8 +42,8 @@ class One4All(BaseModel):
     tasks: str = Field("", description="names of tasks, by comma; default all")
     movielens: str | None = Field(None, description="recbole's wheel, or the folder ml-100k")
     parallel: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1,
-        description="parts of one4all measured at a time, each on one core; default all cores",
+        0, ge=0, description="parts of one4all measured at a time, each on one core of Ray; 0 takes "
+        "all cores. With --workers, one after another",
     )  # fmt: skip
 
 

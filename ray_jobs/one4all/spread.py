@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 import ray
+from ray.exceptions import RayTaskError
 from ray.util import ActorPool
 
 from feature_repo.settings import Workspace
@@ -24,20 +25,27 @@ from ray_jobs.workers import Workers, cluster
 
 
 def measure(bench: Bench, sections: Sequence[str]) -> None:
-    """Measure the parts of some sections, as many at a time as the settings say."""
+    """Measure the parts of some sections, as many at a time as the settings and Ray allow.
+
+    Raises what a part raised.
+    """
     parts = [(s, name) for s in sections if s in PARTS for name in PARTS[s](bench)]
-    num = min(bench.settings.parallel, len(parts))
-    if num < 2 or bench.workers:
+    if bench.settings.parallel == 1 or bench.workers or len(parts) < 2:
         return  # the sections do it themselves
-    console.print(f"{len(parts)} parts, {num} at a time …")
     options = One4All(**{name: getattr(bench.settings, name) for name in One4All.model_fields})
     where = (bench.subject.workspace.root, bench.subject.manifest.id, bench.results.out)
-    with cluster(Workers(num)):
+    with cluster(Workers(1)):
+        cores = int(ray.cluster_resources()["CPU"])
+        num = min(bench.settings.parallel or cores, cores, len(parts))
+        console.print(f"{len(parts)} parts, {num} at a time …")
         actors = [_Bench.remote(*where, options) for _ in range(num)]  # type: ignore[attr-defined]
         pool = ActorPool(actors)
         ended = pool.map_unordered(lambda actor, part: actor.measure.remote(*part), parts)
-        for done, (section, name, seconds) in enumerate(ended, 1):
-            console.print(f"  {section}, {name}: {seconds:.0f} s ({done} of {len(parts)})")
+        try:
+            for done, (section, name, seconds) in enumerate(ended, 1):
+                console.print(f"  {section}, {name}: {seconds:.0f} s ({done} of {len(parts)})")
+        except RayTaskError as error:
+            raise error.cause from error
 
 
 @ray.remote(num_cpus=1)
