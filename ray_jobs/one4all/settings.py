@@ -42,8 +42,8 @@ class One4All(BaseModel):
     tasks: str = Field("", description="names of tasks, by comma; default all")
     movielens: str | None = Field(None, description="recbole's wheel, or the folder ml-100k")
     parallel: int = Field(
-        0, ge=0, description="parts of one4all measured at a time, each on one core of Ray; 0 takes "
-        "all cores. With --workers, one after another",
+        0, ge=0, description="parts of one4all measured at a time, each on one core of Ray; 0: all "
+        "cores. With --workers, one after another",
     )  # fmt: skip
 
 
