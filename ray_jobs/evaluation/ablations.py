@@ -3,11 +3,14 @@
 A variant is a name and some fields of the preset with other values. All variants share one
 workspace below OUT, so data, features and line vectors are made once, and every stage that is
 finished is reused: a killed run goes on. Nothing is published.
+
+The way from the faithful recipe to ours is told the same way: each step is ours with the fields of
+all later steps as the faithful preset has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +19,12 @@ from typing import Any
 from feature_repo.errors import InputError
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
-from ray_jobs.build_features import build, ingest
-from ray_jobs.command import console
+from ray_jobs import presets
+from ray_jobs.build_features import Dataset, build, ingest
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.pipeline import train_and_embed
 from ray_jobs.presets import Preset
-from ray_jobs.training_frames import Run
+from ray_jobs.training_frames import Run, training_frames
 from ray_jobs.workers import Workers
 
 FULL = "full"
@@ -33,6 +36,7 @@ class Variant:
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    headline: bool = False  # trained in several seeds
 
     def of(self, preset: Preset) -> Preset:
         """The preset with the changes. Raises InputError for a field it does not have."""
@@ -42,12 +46,12 @@ class Variant:
 
 
 VARIANTS = (
-    Variant(FULL),
+    Variant(FULL, headline=True),
     Variant("w/o user behavioural sequence", {"modalities": ("tabular", "search")}),
     Variant("w/o tabular", {"modalities": ("behaviour", "search")}),
     Variant("w/o search text", {"modalities": ("behaviour", "tabular")}),
-    Variant("w/o attention-based fusion", {"fusion": "concatenation"}),
-    Variant("w/o hand-made aggregates", {"aggregates": False}),
+    Variant("w/o attention-based fusion", {"fusion": "concatenation"}, headline=True),
+    Variant("w/o hand-made aggregates", {"aggregates": False}, headline=True),
     Variant("w/o assortment", {"assortment": None}),
     Variant("w/o feedback of the past", {"feedback": None}),
     Variant("w/o forecast (eq. 6)", {"objectives": ("cycle", "mlm", "rtd", "search")}),
@@ -56,15 +60,43 @@ VARIANTS = (
     Variant("w/o masked columns (eq. 9)", {"objectives": ("forecast", "cycle", "rtd", "search")}),
     Variant("w/o replaced columns (eq. 10)", {"objectives": ("forecast", "cycle", "mlm",
                                                              "search")}),
-    Variant("one stage instead of two", {"two_stage": False}),
-    Variant("text of the same period", {"text_period": "same"}),
+    Variant("one stage instead of two", {"two_stage": False}, headline=True),
+    Variant("text of the same period", {"text_period": "same"}, headline=True),
     Variant("one cut-off per user", {"num_cutoffs": 1}),
     Variant("cosine instead of inner product", {"similarity": "cosine", "assortment": None,
                                                 "feedback": None}),
     Variant("language model tuned in the last steps", {"tuned_steps": 24}),
 )  # fmt: skip
 """Table 5 and beyond. A variant that equals ``full``, as by a modality that the data
-lack, is left out."""
+lack, is left out. The headline rows are trained in several seeds."""
+
+_STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("faithful", ()),
+    ("+ half a year of past, a month ahead", ("horizon_days", "windows", "num_cutoffs")),
+    ("+ sentences with one subject each", ("pairs", "symmetric", "learn_temperature",
+                                           "num_sentences", "tuned_sentences", "fact_levels",
+                                           "description_items")),
+    ("+ inner product, overall behaviour", ("similarity", "objective", "outcome_weight")),
+    ("+ windows of frozen sentence vectors", ("behaviour", "tabular", "search", "text",
+                                              "fusion_dim", "stages")),
+    ("+ habits", ("habits",)),
+    (FULL, ("assortment", "feedback")),
+)  # fmt: skip
+"""What a step from ``laptop`` to ``best`` brings: fields that have the values of ``best`` from it
+on."""
+
+
+def steps() -> tuple[Variant, ...]:
+    """From the faithful recipe to ours, as variants of ours; the last step is FULL."""
+    faithful = presets.laptop()
+    return tuple(
+        Variant(name, {each: getattr(faithful, each) for _, later in _STEPS[n + 1 :]
+                       for each in later})
+        for n, (name, _) in enumerate(_STEPS[:-1])
+    )  # fmt: skip
+
+
+STEPS = steps()
 
 
 @dataclass(frozen=True)
@@ -78,14 +110,26 @@ class Bench:
     preset: Preset
     workers: int = 0
 
+    def prepare(self, variants: Iterable[Variant]) -> None:
+        """Make what variants share, before several of them are trained at the same time."""
+        dataset = self._dataset()
+        for each in variants:
+            training_frames(self._run(dataset, each, seed=0))
+
     def subject(self, variant: Variant, seed: int) -> Subject:
         """The variant's snapshot, trained unless it is there."""
+        dataset = self._dataset()
+        snapshot = train_and_embed(self._run(dataset, variant, seed))
+        return Subject(self.workspace, SnapshotStore(self.workspace).load(snapshot), dataset)
+
+    def _dataset(self) -> Dataset:
         dataset = ingest(self.workspace, self.source, demographics=self.demographics)
         build(self.workspace, dataset, self.as_of)
+        return dataset
+
+    def _run(self, dataset: Dataset, variant: Variant, seed: int) -> Run:
         preset = variant.of(self.preset)
-        shared = Run(self.workspace, dataset, self.as_of, preset, seed, Workers(self.workers))
-        snapshot = train_and_embed(shared)
-        return Subject(self.workspace, SnapshotStore(self.workspace).load(snapshot), dataset)
+        return Run(self.workspace, dataset, self.as_of, preset, seed, Workers(self.workers))
 
 
 def applicable(
@@ -109,21 +153,6 @@ def applicable(
             continue
         chosen.append(variant)
     return chosen
-
-
-def run(
-    bench: Bench,
-    variants: list[Variant],
-    seeds: int,
-    measure: Callable[[Subject], dict[str, Any]],
-) -> dict[str, list[dict[str, Any]]]:
-    """Variant → what ``measure`` says of its snapshot, once per seed."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for number, variant in enumerate(variants, 1):
-        for seed in range(seeds):
-            console.print(f"[bold]{number}/{len(variants)}[/] {variant.name}, seed {seed}")
-            found.setdefault(variant.name, []).append(measure(bench.subject(variant, seed)))
-    return found
 
 
 def place(out: Path) -> Workspace:

@@ -1,8 +1,9 @@
 """Planted worlds: is an interest found in the only modality that shows it, and lost without it?
 
 For each modality a synthetic world (``feature_repo.sources.synthetic_planted``) is built, trained
-on, and asked for the buyers of the next four weeks in words that no event before used. The same
-is done with that modality taken away. The oracle knows who holds the interest. **Synthetic data.**
+on, and asked for the buyers of the next four weeks in words that no event before used. The same is
+done without any sign of the interests, which is the same world whichever modality showed them. The
+oracle knows who holds the interest. **Synthetic data.**
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class PlantedWorld:
 
 
 def worlds(users: int = USERS) -> list[PlantedWorld]:
-    """Each modality, with it and without."""
-    return [PlantedWorld(plant, removed, users) for plant in PLANTS for removed in (False, True)]
+    """One for each modality, and the one that all become when the interests' signs are taken."""
+    shown = [PlantedWorld(plant, False, users) for plant in PLANTS]
+    return [*shown, PlantedWorld(PLANTS[0], True, users)]
 
 
 def measure(one: PlantedWorld, root: Path, preset: Preset, workers: int = 0) -> dict[str, Any]:

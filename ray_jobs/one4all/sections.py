@@ -20,6 +20,7 @@ from ray_jobs import visualise
 from ray_jobs.command import console
 from ray_jobs.evaluation.ablations import Variant
 from ray_jobs.evaluation.bootstrap import Resamples
+from ray_jobs.evaluation.spread import Part
 from ray_jobs.one4all import compare, cost, logs, movielens, pretraining
 from ray_jobs.one4all.compare import World
 from ray_jobs.one4all.pretraining import AUGMENTATION, MONTHS, Pretrained
@@ -30,9 +31,6 @@ OURS = "U-MLP"
 _STUDIED = ("age 45+", "coupon use", "lapse", "coupon recommendation", "next basket")
 """Tasks of the studies that pre-train anew: one of each sort, and both recommendations."""
 _TUNED = ("coupon use", "lapse")
-
-
-Part = Callable[[], dict[str, Any]]
 
 
 def tasks(bench: Bench) -> dict[str, Any]:

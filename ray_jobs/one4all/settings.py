@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from encoders.transfer import Encoder
 from feature_repo import durable
@@ -17,6 +17,7 @@ from feature_repo.errors import InputError
 from ray_jobs.downstream import Fitting
 from ray_jobs.evaluation.probe_table import others
 from ray_jobs.evaluation.results import Results
+from ray_jobs.evaluation.spread import AtATime
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.one4all import logs
 from ray_jobs.one4all.compare import World
@@ -26,7 +27,7 @@ from ray_jobs.one4all.tuning import tunable
 KIND = "shopper_bert"
 
 
-class One4All(BaseModel):
+class One4All(AtATime):
     """Settings of the suite one4all; the found suite leaves them alone."""
 
     kind: str | None = Field(None, description="embedding; default shopper_bert, else fused")
@@ -41,10 +42,6 @@ class One4All(BaseModel):
     )
     tasks: str = Field("", description="names of tasks, by comma; default all")
     movielens: str | None = Field(None, description="recbole's wheel, or the folder ml-100k")
-    parallel: int = Field(
-        0, ge=0, description="parts of one4all measured at a time, each on one core of Ray; 0: all "
-        "cores. With --workers, one after another",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from feature_repo.errors import InputError
 from ray_jobs import presets
 from ray_jobs.evaluation import ablations
-from ray_jobs.evaluation.ablations import FULL, VARIANTS, Bench, Variant, applicable
+from ray_jobs.evaluation.ablations import FULL, STEPS, VARIANTS, Bench, Variant, applicable
 
 BEST = presets.best()
 ALL = {"behaviour", "tabular", "search", "fused"}
@@ -54,17 +54,28 @@ def test_a_preset_without_the_field_is_an_error() -> None:
         applicable((Variant("odd", {"colour": 1}),), BEST, ALL)
 
 
+def test_the_steps_lead_from_the_faithful_recipe_to_ours() -> None:
+    """All that differs between the two is brought by one step, and by one only."""
+    faithful, ours = asdict(presets.laptop()), asdict(BEST)
+    first, *later = (asdict(step.of(BEST)) for step in STEPS)
+    # ShopperBERT is published by neither, and its training settings are no part of FOUND.
+    apart = {"name", "shopper_bert"}
+    assert {name for name in ours if first[name] != faithful[name]} <= apart
+    for before, after in zip([first, *later], [*later, ours], strict=True):
+        changed = {name for name in ours if before[name] != after[name]} - {"name"}
+        assert changed and all(after[name] == ours[name] for name in changed)
+
+
 @pytest.mark.slow
 def test_variants_share_data_and_finished_ones_are_reused(
     tmp_path: Path, bench: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variants = [Variant(FULL), Variant("w/o search text", {"modalities": ("behaviour", "tabular")})]
     place = Bench(ablations.place(tmp_path), bench.SPEC, True, bench.AS_OF, bench.tiny_preset())
-    found = ablations.run(
-        place, variants, 1, lambda subject: {"kinds": set(subject.manifest.kinds)}
-    )
-    assert found[FULL][0]["kinds"] - found["w/o search text"][0]["kinds"] == {"search"}
+    place.prepare(variants)
+    assert "samples: reused" in capsys.readouterr().out
+    full, without = (place.subject(each, 0).manifest for each in variants)
+    assert set(full.kinds) - set(without.kinds) == {"search"}
     assert "ingest: reused" in capsys.readouterr().out
-    again = ablations.run(place, variants, 1, lambda subject: {"id": subject.manifest.id})
+    assert [place.subject(each, 0).manifest.id for each in variants] == [full.id, without.id]
     assert " done in " not in capsys.readouterr().out
-    assert len({each[0]["id"] for each in again.values()}) == 2

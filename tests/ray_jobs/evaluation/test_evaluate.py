@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +27,13 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Any:
     one = SimpleNamespace(manifest=manifest, identity=["s1"])
     monkeypatch.setattr(evaluate.Subject, "open", lambda place, snapshot: one)
     sections = {name: section(name) for name in ("zero-shot", "map", "planted")}
-    monkeypatch.setattr(evaluate, "SECTIONS", sections)
+    suite = replace(evaluate.SUITES["found"], sections=sections, parts={})
+    monkeypatch.setitem(evaluate.SUITES, "found", suite)
     return one
 
 
 def section(name: str) -> Any:
-    return lambda subject, results, settings: {"figures": [name], name: results.of(name, [], dict)}
+    return lambda bench: {"figures": [name], name: bench.results.of(name, [], dict)}
 
 
 def settings(tmp_path: Path, **more: Any) -> Evaluate:

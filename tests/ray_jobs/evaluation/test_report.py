@@ -27,7 +27,7 @@ def test_synthetic_data_are_labelled() -> None:
              "free words": None}  # fmt: skip
     page = report.page({**HEAD, "synthetic": True, "planted": [world]})
     assert "**Synthetic data.**" in page and "Planted worlds — **synthetic data**" in page
-    assert "| search | taken away | 900 | 0.800 | 0.500 | – |" in page
+    assert "| nothing | 900 | 0.800 | 0.500 | – |" in page
 
 
 def test_ablations_show_the_spread_over_seeds() -> None:
@@ -37,6 +37,10 @@ def test_ablations_show_the_spread_over_seeds() -> None:
     about = {"preset": "best", "as_of": "2017-09-11", "variants": variants}
     page = report.page({**HEAD, "ablations": about})
     assert "0.750 ± 0.071" in page and "| w/o tabular | 1 | 0.700 | –" in page
+    assert "From the faithful" not in page
+    page = report.page({**HEAD, "ablations": {**about, "steps": {"faithful": [one]}}})
+    told = page[page.index("From the faithful") :]
+    assert "| faithful | 1 | 0.700" in told and "(full) | 2 | 0.750 ± 0.071" in told
 
 
 def test_the_papers_tables_have_a_cell_per_test_set() -> None:

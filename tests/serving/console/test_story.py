@@ -50,7 +50,8 @@ def test_the_story(visit: Any, tmp_path: Path) -> None:
     before = page.inner_text("#buyers")
     page.locator("#size").press("ArrowRight")
     page.locator("#size").press("PageUp")
-    assert page.inner_text("#buyers") != before, "the figures follow the slider"
+    follows = "before => document.querySelector('#buyers').innerText !== before"
+    page.wait_for_function(follows, arg=before)
     page.fill("#size-number", "60")
     page.locator("#size-number").press("Enter")
     page.wait_for_selector("#status:has-text('60 users of')")

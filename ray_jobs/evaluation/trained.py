@@ -1,0 +1,125 @@
+"""The sections of the suite FOUND that train models of their own: hours, on all cores.
+
+What they train is in parts that need nothing of each other, so that ``spread`` can measure them at
+the same time; a section then finds their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ray_jobs import presets
+from ray_jobs.evaluation import demands, planted, probe_table, unseen, zero_shot
+from ray_jobs.evaluation.ablations import STEPS, VARIANTS, Variant
+from ray_jobs.evaluation.bench import Bench
+from ray_jobs.evaluation.bootstrap import Resamples
+from ray_jobs.evaluation.methods import sentence
+from ray_jobs.evaluation.planted import PlantedWorld
+from ray_jobs.evaluation.results import Results
+from ray_jobs.evaluation.spread import Part
+from ray_jobs.evaluation.subject import Subject
+
+
+def of_unseen(bench: Bench) -> dict[str, Any]:
+    """Categories left out of training, at the snapshot's own date."""
+    folds = [part() for part in _unseen(bench).values()]
+    return {"unseen": {"preset": bench.settings.preset, "groups": unseen.summary(folds)}}
+
+
+def _unseen(bench: Bench) -> dict[str, Part]:
+    place = bench.training(bench.subject.manifest.as_of)
+    folds = {fold.name: fold for fold in unseen.folds()}
+    place.prepare(folds.values())
+
+    def part(fold: Variant) -> Part:
+        inputs = [asdict(fold.of(bench.preset)), bench.workers]
+        return lambda: bench.results.of(
+            fold.name, inputs, lambda: unseen.measure(place, fold, seed=0)
+        )
+
+    return {name: part(fold) for name, fold in folds.items()}
+
+
+def of_ablations(bench: Bench) -> dict[str, Any]:
+    """Every variant trained and measured, at a cut-off where things may be chosen."""
+    parts = _ablations(bench)
+
+    def measured(listed: tuple[Variant, ...]) -> dict[str, Any]:
+        return {one.name: [parts[_label(one, seed)]() for seed in range(num)]
+                for one, num in bench.rows(listed)}  # fmt: skip
+
+    about = {"preset": bench.settings.preset, "as_of": bench.chosen_at.isoformat()}
+    steps = measured(_steps(bench))
+    return {"ablations": {**about, "variants": measured(VARIANTS), "steps": steps}}
+
+
+def _steps(bench: Bench) -> tuple[Variant, ...]:
+    """The way from the faithful recipe leads to ``best`` alone."""
+    return STEPS if bench.preset == presets.best() else ()
+
+
+def _ablations(bench: Bench) -> dict[str, Part]:
+    place = bench.training(bench.chosen_at)
+    rows = bench.rows(VARIANTS + _steps(bench))
+    place.prepare(one for one, _ in rows)
+
+    def part(one: Variant, seed: int) -> Part:
+        def work() -> dict[str, Any]:
+            made = place.subject(one, seed)
+            return Results(bench.results.out, made.identity).of(  # type: ignore[no-any-return]
+                f"ablation {made.manifest.id}",
+                [demands.digest(bench.written), bench.settings.splits],
+                lambda: _brief(made, bench.written, bench.settings.splits),
+            )  # fmt: skip
+
+        return work
+
+    return {_label(one, seed): part(one, seed) for one, num in rows for seed in range(num)}
+
+
+def _label(variant: Variant, seed: int) -> str:
+    return f"{variant.name}, seed {seed}"
+
+
+def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict[str, Any]:
+    """The rows of one variant: zero-shot by the sentence alone, and the probe of its vectors."""
+    ours = zero_shot.Method(zero_shot.OURS, sentence(subject), reads=True)
+    resamples = Resamples([str(user) for user in subject.protocol.everyone], num=1)
+    asked = demands.demands(subject.tasks, written)
+    measured = {zero_shot.OURS: zero_shot.measure(ours, asked, resamples, {})}
+    tables = {"zero_shot": "name", "paraphrase": "paraphrase"}
+    found: dict[str, Any] = {
+        part: zero_shot.table(measured, wording).get(zero_shot.OURS, {})
+        for part, wording in tables.items()
+    }
+    row = probe_table.Row(lambda: subject.vectors("fused"))
+    found["probe"] = probe_table.measure(row, subject.users, subject.tasks, splits)
+    return found
+
+
+def of_planted(bench: Bench) -> dict[str, Any]:
+    """Synthetic worlds whose interests one modality shows."""
+    return {"planted": [part() for part in _planted(bench).values()]}
+
+
+def _planted(bench: Bench) -> dict[str, Part]:
+    root = bench.results.out / "planted"
+
+    def part(one: PlantedWorld) -> Part:
+        return lambda: Results(bench.results.out, []).of(
+            f"planted {one.spec}", [asdict(bench.preset)],
+            lambda: planted.measure(one, root, bench.preset, bench.workers),
+        )  # fmt: skip
+
+    return {one.spec: part(one) for one in planted.worlds(bench.settings.users)}
+
+
+PARTS: dict[str, Callable[[Bench], dict[str, Part]]] = {
+    "unseen": _unseen, "ablations": _ablations, "planted": _planted,
+}  # fmt: skip
+
+SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "unseen": of_unseen, "ablations": of_ablations, "planted": of_planted,
+}  # fmt: skip
