@@ -22,7 +22,7 @@ serve: install  ## the same, and leave the service running on PORT
 	$(BIN)/python examples/demo.py --source $(SOURCE) --serve --port $(PORT)
 
 test: dev lint  ## lint, types, import direction, tests (all but slow)
-	$(BIN)/python -m pytest -m "not slow" -rs
+	$(BIN)/python -m pytest -m "not slow" -rs -n logical --maxprocesses 4 --dist loadfile
 
 lint: dev  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
