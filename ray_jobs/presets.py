@@ -109,6 +109,9 @@ class Preset:
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        if self.windows > (most := self.behaviour.windows):
+            raise InputError(f"windows: expected at most behaviour.windows={most}, "
+                             f"got {self.windows}")  # fmt: skip
 
     def pretrained(self) -> tuple[str, ...]:
         """Stages of self-supervised pre-training: modalities with an objective left."""

@@ -40,9 +40,15 @@ class Variant:
 
     def of(self, preset: Preset) -> Preset:
         """The preset with the changes. Raises InputError for a field it does not have."""
+        if not self.changes:
+            return preset
+        changed: dict[str, Any] = {}
         for path, value in self.changes.items():
-            preset = _changed(preset, path.split("."), value, path)
-        return replace(preset, name=f"{preset.name}: {self.name}") if self.changes else preset
+            name, *rest = path.split(".")
+            _check(preset, name, path)
+            part = changed.get(name, getattr(preset, name))
+            changed[name] = _changed(part, rest, value, path) if rest else value
+        return replace(preset, name=f"{preset.name}: {self.name}", **changed)
 
 
 VARIANTS = (
@@ -72,13 +78,14 @@ lack, is left out. The headline rows are trained in several seeds."""
 
 _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("faithful", ()),
-    ("+ half a year of past, a month ahead", ("horizon_days", "windows", "num_cutoffs")),
+    ("+ a month ahead, half a year of cut-offs", ("horizon_days", "num_cutoffs")),
     ("+ sentences with one subject each", ("pairs", "symmetric", "learn_temperature",
                                            "num_sentences", "tuned_sentences", "fact_levels",
                                            "description_items")),
     ("+ inner product, overall behaviour", ("similarity", "objective", "outcome_weight")),
-    ("+ windows of frozen sentence vectors", ("behaviour", "tabular", "search", "text",
-                                              "fusion_dim", "stages")),
+    ("+ half a year of past, in frozen sentence vectors", ("behaviour", "windows", "tabular",
+                                                           "search", "text", "fusion_dim",
+                                                           "stages")),
     ("+ habits", ("habits",)),
     (FULL, ("assortment", "feedback")),
 )  # fmt: skip
@@ -162,7 +169,11 @@ def place(out: Path) -> Workspace:
 
 def _changed(whole: Any, path: list[str], value: Any, named: str) -> Any:
     name, *rest = path
+    _check(whole, name, named)
+    inner = value if not rest else _changed(getattr(whole, name), rest, value, named)
+    return replace(whole, **{name: inner})
+
+
+def _check(whole: Any, name: str, named: str) -> None:
     if not is_dataclass(whole) or name not in {each.name for each in fields(whole)}:
         raise InputError(f"variant: {named} is no field of {type(whole).__name__}")
-    inner = value if not rest else _changed(getattr(whole, name), rest, value, named)
-    return replace(whole, **{name: inner})  # type: ignore[type-var]

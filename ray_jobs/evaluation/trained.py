@@ -44,15 +44,14 @@ def _unseen(bench: Bench) -> dict[str, Part]:
 
 def of_ablations(bench: Bench) -> dict[str, Any]:
     """Every variant trained and measured, at a cut-off where things may be chosen."""
-    parts = _ablations(bench)
+    found = {label: part() for label, part in _ablations(bench).items()}
 
-    def measured(listed: tuple[Variant, ...]) -> dict[str, Any]:
-        return {one.name: [parts[_label(one, seed)]() for seed in range(num)]
+    def rows(listed: tuple[Variant, ...]) -> dict[str, Any]:
+        return {one.name: [found[_label(one, seed)] for seed in range(num)]
                 for one, num in bench.rows(listed)}  # fmt: skip
 
     about = {"preset": bench.settings.preset, "as_of": bench.chosen_at.isoformat()}
-    steps = measured(_steps(bench))
-    return {"ablations": {**about, "variants": measured(VARIANTS), "steps": steps}}
+    return {"ablations": {**about, "variants": rows(VARIANTS), "steps": rows(_steps(bench))}}
 
 
 def _steps(bench: Bench) -> tuple[Variant, ...]:
@@ -76,7 +75,9 @@ def _ablations(bench: Bench) -> dict[str, Part]:
 
         return work
 
-    return {_label(one, seed): part(one, seed) for one, num in rows for seed in range(num)}
+    # The first seed of all before the second of any: what a run that was stopped says is whole.
+    seeds = range(max((num for _, num in rows), default=0))
+    return {_label(one, s): part(one, s) for s in seeds for one, num in rows if s < num}
 
 
 def _label(variant: Variant, seed: int) -> str:

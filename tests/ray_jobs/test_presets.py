@@ -30,6 +30,8 @@ def test_the_presets_have_their_names() -> None:
         assert presets.preset(name).name == name
     with pytest.raises(InputError, match="preset: expected one of .*'laptop'.*, got 'huge'"):
         presets.preset("huge")
+    with pytest.raises(InputError, match="windows: expected at most behaviour.windows=9, got 26"):
+        replace(presets.laptop(), windows=26)
 
 
 @pytest.mark.parametrize("name", FAITHFUL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ray_jobs.evaluation import ablations
 from ray_jobs.evaluation.ablations import FULL, STEPS, VARIANTS, Bench, Variant, applicable
 
 BEST = presets.best()
+OF = Variant.of
 ALL = {"behaviour", "tabular", "search", "fused"}
 
 
@@ -79,3 +80,17 @@ def test_variants_share_data_and_finished_ones_are_reused(
     assert "ingest: reused" in capsys.readouterr().out
     assert [place.subject(each, 0).manifest.id for each in variants] == [full.id, without.id]
     assert " done in " not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [*VARIANTS, *STEPS], ids=lambda variant: variant.name)
+def test_every_variant_trains(
+    variant: Variant, tmp_path_factory: pytest.TempPathFactory, bench: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Two steps of each stage: fields of two recipes mix in ways that neither has alone."""
+    stages = {name: replace(each, steps=2, batch_size=16) for name, each in BEST.stages.items()}
+    monkeypatch.setattr(Variant, "of", lambda one, preset: replace(OF(one, preset), stages=stages))
+    root = tmp_path_factory.getbasetemp() / "variants"
+    place = Bench(ablations.place(root), bench.SPEC, True, bench.AS_OF, BEST)
+    assert "fused" in place.subject(variant, 0).manifest.kinds
