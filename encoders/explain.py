@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from encoders.batch import HABIT_COLUMNS, TEXT_COLUMNS
+from encoders.history import HABIT_COLUMNS, TEXT_COLUMNS
 from feature_repo.schema import AGGREGATE_PREFIX
 
 TOLERANCE = 1e-3

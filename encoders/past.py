@@ -18,8 +18,9 @@ import pyarrow as pa
 import torch
 
 from encoders.alignment import FoundModel
-from encoders.batch import Collate, History
+from encoders.batch import Collate
 from encoders.behaviour import BehaviourConfig
+from encoders.history import History
 from encoders.text import MINILM, LineEncoder, load_language_model
 
 BEHAVIOUR_VIEW = "behaviour_weekly"

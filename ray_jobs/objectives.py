@@ -19,10 +19,11 @@ from torch import nn
 from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, AlignmentConfig, FoundModel
 from encoders.assortment import AssortmentCounts
-from encoders.batch import Collate, History
+from encoders.batch import Collate
 from encoders.behaviour import BehaviourEncoder
 from encoders.catalogue import Catalogue
 from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
+from encoders.history import History
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.past import collate_for, cut_history, window_text, word_pieces
 from encoders.purchases import PurchaseCollate, PurchaseHistory, fit_vocabularies

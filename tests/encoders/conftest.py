@@ -21,9 +21,10 @@ import torch
 from encoders import templates, text
 from encoders.alignment import AlignmentConfig
 from encoders.assortment import AssortmentConfig, AssortmentCounts
-from encoders.batch import Collate, History
+from encoders.batch import Collate
 from encoders.behaviour import BehaviourConfig
 from encoders.checkpoint import CheckpointInfo
+from encoders.history import History
 from encoders.search import SearchConfig
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig

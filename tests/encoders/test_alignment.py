@@ -13,8 +13,9 @@ from torch import Tensor
 
 from encoders import losses
 from encoders.alignment import AlignmentConfig, FoundModel
-from encoders.batch import Collate, History, UserBatch
+from encoders.batch import Collate, UserBatch
 from encoders.habits import HabitConfig
+from encoders.history import History
 from encoders.pairs import FactTable, PairBatch, PairSampler
 from encoders.templates import sentence
 from encoders.text import TextConfig

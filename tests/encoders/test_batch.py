@@ -13,7 +13,8 @@ import torch
 
 from encoders import batch as module
 from encoders.alignment import FoundModel
-from encoders.batch import Collate, History, UserBatch, example_batch
+from encoders.batch import Collate, UserBatch, example_batch
+from encoders.history import History
 
 PARTS = ("window_text", "habits", "assortment")
 PLAIN = [f.name for f in fields(UserBatch) if f.name not in ("bags", *PARTS)]

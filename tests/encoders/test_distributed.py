@@ -19,9 +19,10 @@ from torch import Tensor
 
 from encoders import checkpoint, templates
 from encoders.alignment import FoundModel
-from encoders.batch import Collate, History
+from encoders.batch import Collate
 from encoders.distributed import gather, gather_with_grad, world_size
 from encoders.habits import HabitConfig
+from encoders.history import History
 from encoders.pairs import PairBatch
 from encoders.text import LineEncoder, TextConfig
 from feature_repo import schema

@@ -130,7 +130,8 @@ def test_the_real_encoder_through_the_same_collate(
     world: Any, tiny_config: Callable[..., AlignmentConfig], one_user: Any, vector_of: Any,
     jolt: Any,
 ) -> None:  # fmt: skip
-    from encoders.batch import Collate, History
+    from encoders.batch import Collate
+    from encoders.history import History
 
     model = FoundModel(tiny_config(search=None)).eval()
     jolt(model)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders.batch import Collate, History
+from encoders.batch import Collate
 from encoders.habit_counts import HALF_LIVES, HabitBatch, habit_counts
 from encoders.habits import HabitConfig, HabitEncoder
+from encoders.history import History
 from encoders.lists import Lists
 
 WIDTH = 16

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch.multiprocessing import start_processes
 
 from encoders import checkpoint
-from encoders.batch import Collate, History
+from encoders.batch import Collate
 from encoders.distributed import gather, world_size
+from encoders.history import History
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
 from encoders.text import LineEncoder
 
