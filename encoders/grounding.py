@@ -5,9 +5,8 @@ as it stands and without its generic words, is compared with all descriptions by
 vectors. The nearest ones vote for their headings, by a softmax over similarities. A demand that
 says a heading's own name is read as that heading and nothing else.
 
-Demands about overall behaviour (coupons, spending, staying away) name no item. They are told by
-their likeness to a few sentences about such behaviour, and read as the outcomes of these sentences
-if the model has learnt them; else they are left alone.
+Demands about overall behaviour (coupons, spending, staying away) name no item: ``overall`` tells
+what they mean, if the model has learnt it; else they are left alone.
 
 Shapes: T descriptions, H headings, E width of the sentence vectors.
 """
@@ -22,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 
 from encoders.catalogue import Catalogue, Subject, plain
+from encoders.overall import OverallBehaviour
 from encoders.rewriting import Reading, as_it_stands, mixture
 
 _REMEMBERED = 4_096
@@ -36,21 +36,6 @@ _GENERIC = frozenset(
     some stock take that the their them these they this those three to two up use used users want
     wants week weeks which who whose will with would""".split()
 )
-_OVERALL = {
-    "coupon": (
-        "will redeem a coupon", "people who use vouchers and discounts",
-        "people who answer to offers",
-    ),
-    "nothing": (
-        "will not shop at all", "customers who stop coming", "people who stay away from the shop",
-    ),
-    "a lot": (
-        "will spend a lot of money", "customers with a high total spending", "our best customers",
-        "people who come to the shop often",
-    ),
-    "more": ("will spend clearly more than before", "customers whose shopping is increasing"),
-}  # fmt: skip
-"""Outcome → what a demand about it may sound like."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +72,8 @@ class CatalogueRewriter:
         self._by_words = {_content(heading.name): heading for heading in reversed(self._headings)}
         texts, self._owner_T = _descriptions(catalogue, self._headings)
         self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
-        phrases = [(phrase, name) for name in _OVERALL for phrase in _OVERALL[name]]
-        self._overall_NE = described([phrase for phrase, _ in phrases])
+        self._overall = OverallBehaviour(described, catalogue.outcomes)
         self._vector = lru_cache(_REMEMBERED)(self._compute)
-        learnt = {subject.name: subject for subject in catalogue.outcomes}
-        self._outcome_N = [learnt.get(name) for _, name in phrases]
 
     def read(self, demand: str) -> Reading:
         """The demand as a mixture of sentences about the best matching headings."""
@@ -102,9 +84,9 @@ class CatalogueRewriter:
         demand_E = self._vector(demand)
         similar_T = self._described_TE @ demand_E
         best = float(similar_T.max())
-        overall_N = self._overall_NE @ demand_E
-        if float(overall_N.max()) > best:
-            return self._overall(demand, overall_N)
+        if self._overall.is_meant(demand_E, best):
+            shares = self._overall.shares(demand_E)
+            return self._reading(demand, shares) if shares else as_it_stands(demand)
         if best < self._config.least:
             return as_it_stands(
                 demand, "Nothing in the catalogue matches: the demand is read literally."
@@ -122,23 +104,12 @@ class CatalogueRewriter:
 
     def vocabulary(self) -> Sequence[str]:
         """The sentence about each heading and each outcome."""
-        outcomes = [outcome for outcome in dict.fromkeys(self._outcome_N) if outcome is not None]
-        return [s.sentence(horizon_days=self._horizon) for s in [*self._headings, *outcomes]]
+        subjects = [*self._headings, *self._overall.outcomes]
+        return [subject.sentence(horizon_days=self._horizon) for subject in subjects]
 
     def _reading(self, demand: str, shares: dict[Subject, float]) -> Reading:
         own_share = self._config.own_share
         return mixture(demand, shares, own_share=own_share, horizon_days=self._horizon)
-
-    def _overall(self, demand: str, similar_N: np.ndarray) -> Reading:
-        """The demand as outcomes: of each, its likest phrase votes."""
-        best: dict[Subject, float] = {}
-        for outcome, similar in zip(self._outcome_N, similar_N, strict=True):
-            if outcome is None:
-                return as_it_stands(demand)
-            best[outcome] = max(float(similar), best.get(outcome, -1.0))
-        top = max(best.values())
-        shares = {o: float(np.exp((s - top) / self._config.temperature)) for o, s in best.items()}
-        return self._reading(demand, shares)
 
     def _compute(self, demand: str) -> np.ndarray:
         """Unit vector of the demand: half as it stands, half without its generic words."""

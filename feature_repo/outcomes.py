@@ -8,6 +8,9 @@ longer future than is known yet. So each row says yes or no, and a missing row m
     a lot    spend within it in the top quarter              of all users with events
     more     spend above 1.3 times that of as many days ago  of who bought in the last 60 days
     coupon   redeemed one within it                          of all users with events, if any did
+
+Where nobody ever buys, a visit stands for a purchase: any click or page. Where nothing has a price,
+nobody spends a lot or more.
 """
 
 from __future__ import annotations
@@ -55,23 +58,28 @@ def outcomes(
 
 
 _SQL = """
-WITH users AS (
-    SELECT user_id, max(seen) FILTER (source = 'bill') >= $active AS active
-    FROM known_events WHERE seen < $t GROUP BY user_id),
+WITH sold AS (
+    SELECT count(*) > 0 AS anything, count(*) FILTER (amount > 0) > 0 AS priced
+    FROM known_events WHERE source = 'bill' AND seen < $known),
+visits AS (
+    SELECT e.*, source = 'bill' OR NOT anything AS visit FROM known_events e, sold),
+users AS (
+    SELECT user_id, coalesce(max(seen) FILTER (visit) >= $active, false) AS active
+    FROM visits WHERE seen < $t GROUP BY user_id),
 spending AS (
     SELECT user_id,
            sum(amount::DECIMAL(18, 4)) FILTER (epoch_us(timestamp) >= $t)::DOUBLE AS after,
            sum(amount::DECIMAL(18, 4)) FILTER (epoch_us(timestamp) < $t)::DOUBLE AS before,
            count(*) FILTER (epoch_us(timestamp) >= $t) AS events
-    FROM known_events
-    WHERE source = 'bill' AND epoch_us(timestamp) >= $before AND epoch_us(timestamp) < $end
+    FROM visits
+    WHERE visit AND epoch_us(timestamp) >= $before AND epoch_us(timestamp) < $end
       AND seen < $known GROUP BY user_id),
 redeemed AS (
     SELECT DISTINCT user_id FROM exposures
     WHERE kind = 'redeemed' AND epoch_us(timestamp) >= $t AND epoch_us(timestamp) < $end
       AND greatest(epoch_us(timestamp), epoch_us(known_at)) < $known),
 each AS (
-    SELECT user_id, coalesce(active, false) AS active, coalesce(events, 0) = 0 AS nothing,
+    SELECT user_id, active, coalesce(events, 0) = 0 AS nothing,
            coalesce(after, 0) AS after, coalesce(before, 0) AS before,
            r.user_id IS NOT NULL AS coupon
     FROM users LEFT JOIN spending USING (user_id) LEFT JOIN redeemed r USING (user_id)),
@@ -79,8 +87,10 @@ told AS (
     SELECT user_id, 'nothing' AS outcome, nothing AS happened FROM each WHERE active
     UNION ALL
     SELECT user_id, 'a lot', after > (SELECT quantile_cont(after, 0.75) FROM each) FROM each
+    WHERE (SELECT priced FROM sold)
     UNION ALL
-    SELECT user_id, 'more', after > 1.3 * before FROM each WHERE active
+    SELECT user_id, 'more', after > 1.3 * before FROM each
+    WHERE active AND (SELECT priced FROM sold)
     UNION ALL
     SELECT user_id, 'coupon', coupon FROM each
     WHERE EXISTS (SELECT * FROM exposures WHERE kind = 'redeemed'

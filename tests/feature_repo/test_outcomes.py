@@ -97,6 +97,21 @@ def test_only_users_active_before_are_asked_whether_they_stay_and_spend_more() -
     assert set(found["a lot", 14]) == {"in", "out", "clicks"}
 
 
+def test_where_nobody_buys_a_visit_stands_for_a_purchase() -> None:
+    seen = [("stays", -5, "click"), ("stays", 5, "mini_program"), ("goes", -5, "click"),
+            ("gone", -70, "click")]  # fmt: skip
+    events = [bill(user, days, 0, source=source) for user, days, source in seen]
+    assert told(events) == {("nothing", 14): {"stays": False, "goes": True}}
+    late = bill("buys", 5, 1, known=14)  # a first purchase that nobody knows of yet
+    assert told([*events, late]) == told(events)
+    assert set(told([*events, bill("buys", -5, 1)])["nothing", 14]) == {"buys"}
+
+
+def test_where_nothing_has_a_price_nobody_spends_more() -> None:
+    events = [bill("free", -5, 0), bill("free", 5, 0), bill("other", -5, 0)]
+    assert set(told(events)) == {("nothing", 14)}
+
+
 def test_futures_that_are_not_over_are_absent() -> None:
     for now, horizons in ((14, {14}), (27.9, {14}), (28, {14, 28}), (56, set(HORIZONS))):
         found = told(EVENTS, now=CUTOFF + now * DAY)
