@@ -10,7 +10,7 @@ longer future than is known yet. So each row says yes or no, and a missing row m
     coupon   redeemed one within it                          of all users with events, if any did
 
 Where nobody ever buys, a visit stands for a purchase: any click or page. Where nothing has a price,
-nobody spends a lot or more.
+spending is counted in events.
 """
 
 from __future__ import annotations
@@ -62,14 +62,16 @@ WITH sold AS (
     SELECT count(*) > 0 AS anything, count(*) FILTER (amount > 0) > 0 AS priced
     FROM known_events WHERE source = 'bill' AND seen < $known),
 visits AS (
-    SELECT e.*, source = 'bill' OR NOT anything AS visit FROM known_events e, sold),
+    SELECT e.*, source = 'bill' OR NOT anything AS visit,
+           CASE WHEN priced THEN amount::DECIMAL(18, 4) ELSE 1 END AS spent
+    FROM known_events e, sold),
 users AS (
     SELECT user_id, coalesce(max(seen) FILTER (visit) >= $active, false) AS active
     FROM visits WHERE seen < $t GROUP BY user_id),
 spending AS (
     SELECT user_id,
-           sum(amount::DECIMAL(18, 4)) FILTER (epoch_us(timestamp) >= $t)::DOUBLE AS after,
-           sum(amount::DECIMAL(18, 4)) FILTER (epoch_us(timestamp) < $t)::DOUBLE AS before,
+           sum(spent) FILTER (epoch_us(timestamp) >= $t)::DOUBLE AS after,
+           sum(spent) FILTER (epoch_us(timestamp) < $t)::DOUBLE AS before,
            count(*) FILTER (epoch_us(timestamp) >= $t) AS events
     FROM visits
     WHERE visit AND epoch_us(timestamp) >= $before AND epoch_us(timestamp) < $end
@@ -87,10 +89,8 @@ told AS (
     SELECT user_id, 'nothing' AS outcome, nothing AS happened FROM each WHERE active
     UNION ALL
     SELECT user_id, 'a lot', after > (SELECT quantile_cont(after, 0.75) FROM each) FROM each
-    WHERE (SELECT priced FROM sold)
     UNION ALL
-    SELECT user_id, 'more', after > 1.3 * before FROM each
-    WHERE active AND (SELECT priced FROM sold)
+    SELECT user_id, 'more', after > 1.3 * before FROM each WHERE active
     UNION ALL
     SELECT user_id, 'coupon', coupon FROM each
     WHERE EXISTS (SELECT * FROM exposures WHERE kind = 'redeemed'

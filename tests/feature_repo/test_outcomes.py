@@ -101,15 +101,20 @@ def test_where_nobody_buys_a_visit_stands_for_a_purchase() -> None:
     seen = [("stays", -5, "click"), ("stays", 5, "mini_program"), ("goes", -5, "click"),
             ("gone", -70, "click")]  # fmt: skip
     events = [bill(user, days, 0, source=source) for user, days, source in seen]
-    assert told(events) == {("nothing", 14): {"stays": False, "goes": True}}
+    assert told(events)["nothing", 14] == {"stays": False, "goes": True}
     late = bill("buys", 5, 1, known=14)  # a first purchase that nobody knows of yet
     assert told([*events, late]) == told(events)
     assert set(told([*events, bill("buys", -5, 1)])["nothing", 14]) == {"buys"}
 
 
-def test_where_nothing_has_a_price_nobody_spends_more() -> None:
-    events = [bill("free", -5, 0), bill("free", 5, 0), bill("other", -5, 0)]
-    assert set(told(events)) == {("nothing", 14)}
+def test_where_nothing_has_a_price_events_are_counted() -> None:
+    events = [bill("busy", -5, 0), *(bill("busy", day, 0) for day in (1, 2, 3)),
+              bill("calm", -5, 0), bill("calm", 5, 0), bill("gone", -5, 0)]  # fmt: skip
+    found = told(events)
+    assert found["a lot", 14] == {"busy": True, "calm": False, "gone": False}
+    assert found["more", 14] == {"busy": True, "calm": False, "gone": False}
+    priced = told([*events, bill("pays", 1, 5)])
+    assert not any(priced["more", 14].values())
 
 
 def test_futures_that_are_not_over_are_absent() -> None:
