@@ -67,8 +67,10 @@ class OverallBehaviour:
 
     def is_meant(self, demand_E: np.ndarray, item: float) -> bool:
         """Whether a demand is about overall behaviour, and not the item of that similarity."""
-        likest = float((self._phrases_NE @ demand_E).max())
-        return likest > _LEAST and likest + _LEAD > item
+        similar_N = self._phrases_NE @ demand_E
+        likest = float(similar_N.max())
+        learnt = self._meant[self._of_N[int(similar_N.argmax())]] is not None
+        return likest > _LEAST and likest + (_LEAD if learnt else 0.0) > item
 
     def shares(self, demand_E: np.ndarray) -> dict[Subject, float]:
         """What the demand means, by shares; empty if the model has not learnt the likest."""

@@ -1,7 +1,7 @@
 """What each part of the recipe is worth (FOUND Table 5): leave it out, train again, compare.
 
 A variant is a name and some fields of the preset with other values. All variants share one
-workspace below OUT, so data, features and line vectors are made once, and every stage that is
+workspace below OUT, so data, features and samples are made once, and every stage that is
 finished is reused: a killed run goes on. Nothing is published.
 
 The way from the faithful recipe to ours is told the same way: each step is ours with the fields of
@@ -107,7 +107,7 @@ STEPS = steps()
 
 
 @dataclass(frozen=True)
-class Bench:
+class Trainings:
     """Where variants are trained: one data set, one date, one workspace."""
 
     workspace: Workspace
@@ -162,9 +162,9 @@ def applicable(
     return chosen
 
 
-def place(out: Path) -> Workspace:
-    """The workspace that the variants of one report share."""
-    return Workspace(out / "ablations")
+def place(out: Path, section: str = "ablations") -> Workspace:
+    """The workspace that the variants of one section of a report share."""
+    return Workspace(out / section)
 
 
 def _changed(whole: Any, path: list[str], value: Any, named: str) -> Any:

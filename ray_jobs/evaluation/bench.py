@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ray_jobs import presets
 from ray_jobs.evaluation import ablations, demands, planted
-from ray_jobs.evaluation.ablations import Variant
+from ray_jobs.evaluation.ablations import Trainings, Variant
 from ray_jobs.evaluation.results import Results
 from ray_jobs.evaluation.spread import AtATime
 from ray_jobs.evaluation.subject import EARLIER, Subject
@@ -66,11 +66,11 @@ class Bench:
         latest = (FINAL_CUTOFF - EARLIER).replace(tzinfo=UTC)
         return min(self.subject.manifest.as_of, latest)
 
-    def training(self, as_of: datetime) -> ablations.Bench:
-        """Where variants of the snapshot's recipe are trained."""
+    def trainings(self, section: str, as_of: datetime) -> Trainings:
+        """Where a section trains variants of the recipe on the snapshot's data."""
         dataset = self.subject.dataset
-        return ablations.Bench(
-            ablations.place(self.results.out), dataset.source, dataset.demographics, as_of,
+        return Trainings(
+            ablations.place(self.results.out, section), dataset.source, dataset.demographics, as_of,
             self.preset, self.workers,
         )  # fmt: skip
 

@@ -235,17 +235,19 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _planted(report: dict[str, Any]) -> str:
+    found, worlds = report["planted"], report["planted"]["worlds"]
     rows = [
         ["nothing" if one["removed"] else one["plant"], str(one["positives"]),
          *(number(one[name]) for name in ("oracle", "name", "free words"))]
-        for one in report["planted"]
+        for one in worlds
     ]  # fmt: skip
     head = ["shown by", "buyers", "oracle", "demand by name", "demand in free words"]
     return "\n\n".join([
         "## Planted worlds — **synthetic data**",
-        "Mean AUC over twelve interests that only one modality shows, in words that no demand "
-        "uses; the oracle knows the interest itself. With the signs of an interest taken away "
-        "nothing shows it, and the world is the same whichever modality did.",
+        f"Preset {found['preset']}, one seed, {worlds[0]['users']:,} users in each world. Mean AUC "
+        "over twelve interests that only one modality shows, in words that no demand uses; the "
+        "oracle knows the interest itself. With the signs of an interest taken away nothing shows "
+        "it, and the world is the same whichever modality did.",
         table(head, rows),
     ])  # fmt: skip
 

@@ -8,6 +8,7 @@ find them, and a killed run goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -70,7 +71,7 @@ def measure(bench: Bench, parts: Mapping[str, Parts], sections: Sequence[str]) -
         cores = int(ray.cluster_resources()["CPU"])
         num = min(bench.settings.parallel or cores, cores, len(named))
         console.print(f"{len(named)} parts, {num} at a time …")
-        actors = [_Bench.remote(*given) for _ in range(num)]  # type: ignore[attr-defined]
+        actors = [_Measurer.remote(*given) for _ in range(num)]  # type: ignore[attr-defined]
         ended = ActorPool(actors).map_unordered(lambda one, part: one.measure.remote(*part), named)
         try:
             for done, (section, name, seconds) in enumerate(ended, 1):
@@ -80,7 +81,7 @@ def measure(bench: Bench, parts: Mapping[str, Parts], sections: Sequence[str]) -
 
 
 @ray.remote(num_cpus=1)
-class _Bench:
+class _Measurer:
     """A bench in a process of its own; what its parts share is read once."""
 
     def __init__(
@@ -88,11 +89,11 @@ class _Bench:
         out: Path, settings: AtATime,
     ):  # fmt: skip
         subject = Subject.open(Workspace(workspace), snapshot)
-        self.bench = kind(subject, Results(out, subject.identity), settings)
-        self.parts = parts
+        bench = kind(subject, Results(out, subject.identity), settings)
+        self._parts_of = cache(lambda section: parts[section](bench))
 
     def measure(self, section: str, name: str) -> tuple[str, str, float]:
         """Leave the results of a part on disk; its names and how many seconds it took."""
         started = perf_counter()
-        self.parts[section](self.bench)[name]()
+        self._parts_of(section)[name]()
         return section, name, perf_counter() - started

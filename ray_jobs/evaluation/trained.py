@@ -29,14 +29,14 @@ def of_unseen(bench: Bench) -> dict[str, Any]:
 
 
 def _unseen(bench: Bench) -> dict[str, Part]:
-    place = bench.training(bench.subject.manifest.as_of)
+    trainings = bench.trainings("unseen", bench.subject.manifest.as_of)
     folds = {fold.name: fold for fold in unseen.folds()}
-    place.prepare(folds.values())
+    trainings.prepare(folds.values())
 
     def part(fold: Variant) -> Part:
         inputs = [asdict(fold.of(bench.preset)), bench.workers]
         return lambda: bench.results.of(
-            fold.name, inputs, lambda: unseen.measure(place, fold, seed=0)
+            fold.name, inputs, lambda: unseen.measure(trainings, fold, seed=0)
         )
 
     return {name: part(fold) for name, fold in folds.items()}
@@ -60,13 +60,13 @@ def _steps(bench: Bench) -> tuple[Variant, ...]:
 
 
 def _ablations(bench: Bench) -> dict[str, Part]:
-    place = bench.training(bench.chosen_at)
+    trainings = bench.trainings("ablations", bench.chosen_at)
     rows = bench.rows(VARIANTS + _steps(bench))
-    place.prepare(one for one, _ in rows)
+    trainings.prepare(one for one, _ in rows)
 
     def part(one: Variant, seed: int) -> Part:
         def work() -> dict[str, Any]:
-            made = place.subject(one, seed)
+            made = trainings.subject(one, seed)
             return Results(bench.results.out, made.identity).of(  # type: ignore[no-any-return]
                 f"ablation {made.manifest.id}",
                 [demands.digest(bench.written), bench.settings.splits],
@@ -75,7 +75,6 @@ def _ablations(bench: Bench) -> dict[str, Part]:
 
         return work
 
-    # The first seed of all before the second of any: what a run that was stopped says is whole.
     seeds = range(max((num for _, num in rows), default=0))
     return {_label(one, s): part(one, s) for s in seeds for one, num in rows if s < num}
 
@@ -102,7 +101,8 @@ def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict
 
 def of_planted(bench: Bench) -> dict[str, Any]:
     """Synthetic worlds whose interests one modality shows."""
-    return {"planted": [part() for part in _planted(bench).values()]}
+    worlds = [part() for part in _planted(bench).values()]
+    return {"planted": {"preset": bench.settings.preset, "worlds": worlds}}
 
 
 def _planted(bench: Bench) -> dict[str, Part]:

@@ -1,8 +1,8 @@
 """Products that no training sentence was ever about: can a sentence still find their buyers?
 
 The categories of groups A and B are left out five at a time, from sentences and labels alike; what
-was bought of them stays visible in the past, as with any new line of products. Each fold trains the
-alignment anew on the pre-trained encoders of the others, at the snapshot's own date.
+was bought of them stays visible in the past, as with any new line of products. Each fold is trained
+anew, at the snapshot's own date.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ray_jobs import metrics
-from ray_jobs.evaluation.ablations import Bench, Variant
+from ray_jobs.evaluation.ablations import Trainings, Variant
 from ray_jobs.evaluation.methods import sentence
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.protocol import CATEGORIES
@@ -26,9 +26,9 @@ def folds() -> Iterator[Variant]:
         yield Variant(f"unseen {', '.join(held)}", {"unseen": held})
 
 
-def measure(bench: Bench, fold: Variant, seed: int) -> dict[str, Any]:
+def measure(trainings: Trainings, fold: Variant, seed: int) -> dict[str, Any]:
     """Zero-shot AUC and precision@k of one fold's own categories, by group and category."""
-    return scored(bench.subject(fold, seed), fold.changes["unseen"])
+    return scored(trainings.subject(fold, seed), fold.changes["unseen"])
 
 
 def scored(subject: Subject, held: tuple[str, ...]) -> dict[str, Any]:

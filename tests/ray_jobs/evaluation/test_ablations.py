@@ -11,7 +11,7 @@ import pytest
 from feature_repo.errors import InputError
 from ray_jobs import presets
 from ray_jobs.evaluation import ablations
-from ray_jobs.evaluation.ablations import FULL, STEPS, VARIANTS, Bench, Variant, applicable
+from ray_jobs.evaluation.ablations import FULL, STEPS, VARIANTS, Trainings, Variant, applicable
 
 BEST = presets.best()
 OF = Variant.of
@@ -72,7 +72,7 @@ def test_variants_share_data_and_finished_ones_are_reused(
     tmp_path: Path, bench: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variants = [Variant(FULL), Variant("w/o search text", {"modalities": ("behaviour", "tabular")})]
-    place = Bench(ablations.place(tmp_path), bench.SPEC, True, bench.AS_OF, bench.tiny_preset())
+    place = Trainings(ablations.place(tmp_path), bench.SPEC, True, bench.AS_OF, bench.tiny_preset())
     place.prepare(variants)
     assert "samples: reused" in capsys.readouterr().out
     full, without = (place.subject(each, 0).manifest for each in variants)
@@ -92,5 +92,5 @@ def test_every_variant_trains(
     stages = {name: replace(each, steps=2, batch_size=16) for name, each in BEST.stages.items()}
     monkeypatch.setattr(Variant, "of", lambda one, preset: replace(OF(one, preset), stages=stages))
     root = tmp_path_factory.getbasetemp() / "variants"
-    place = Bench(ablations.place(root), bench.SPEC, True, bench.AS_OF, BEST)
+    place = Trainings(ablations.place(root), bench.SPEC, True, bench.AS_OF, BEST)
     assert "fused" in place.subject(variant, 0).manifest.kinds

@@ -58,3 +58,19 @@ def test_a_later_run_keeps_the_sections_of_the_same_snapshot(tmp_path: Path, sub
     evaluate.run(settings(tmp_path, only="map"))
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert "zero-shot" not in content and content["snapshot"] == "s2"
+
+
+def test_a_part_that_fails_leaves_the_sections_without_parts(
+    tmp_path: Path, subject: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(bench: Any, parts: Any, sections: Any) -> None:
+        assert list(sections) == ["planted"]
+        raise RuntimeError("no memory left")
+
+    suite = replace(evaluate.SUITES["found"], parts={"planted": lambda bench: {}})
+    monkeypatch.setitem(evaluate.SUITES, "found", suite)
+    monkeypatch.setattr(evaluate.spread, "measure", fails)
+    with pytest.raises(RuntimeError, match="no memory"):
+        evaluate.run(settings(tmp_path, only="planted,map"))
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "map" in content and "planted" not in content

@@ -23,9 +23,11 @@ def test_sections_that_were_measured_are_shown_and_others_are_not() -> None:
 
 
 def test_synthetic_data_are_labelled() -> None:
-    world = {"plant": "search", "removed": True, "positives": 900, "oracle": 0.8, "name": 0.5,
-             "free words": None}  # fmt: skip
-    page = report.page({**HEAD, "synthetic": True, "planted": [world]})
+    world = {"plant": "search", "removed": True, "users": 3_000, "positives": 900, "oracle": 0.8,
+             "name": 0.5, "free words": None}  # fmt: skip
+    page = report.page(
+        {**HEAD, "synthetic": True, "planted": {"preset": "best", "worlds": [world]}}
+    )
     assert "**Synthetic data.**" in page and "Planted worlds — **synthetic data**" in page
     assert "| nothing | 900 | 0.800 | 0.500 | – |" in page
 

@@ -1,0 +1,101 @@
+"""Sections that train: which rows in how many seeds, told as they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+
+from ray_jobs.evaluation import planted, report, trained, unseen
+from ray_jobs.evaluation.ablations import STEPS, VARIANTS, Trainings, Variant
+from ray_jobs.evaluation.bench import Bench, Found
+from ray_jobs.evaluation.results import Results
+
+HEAD = {"snapshot": "20171106_x_1", "source": "complete-journey", "synthetic": False,
+        "households": 2456, "as_of": "2017-11-06T00:00", "trained_as_of": "2017-11-06"}  # fmt: skip
+FINAL = datetime(2017, 11, 6, tzinfo=UTC)
+GROUPS = {"zero_shot": "ABCD", "paraphrase": "ABCD", "probe": "ABCDE"}
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Training replaced: a variant's figures are its number of changes and its seed."""
+    asked: list[str] = []
+
+    def prepare(trainings: Trainings, variants: Iterable[Variant]) -> None:
+        asked.extend(one.name for one in variants)
+
+    def subject(trainings: Trainings, variant: Variant, seed: int) -> Any:
+        assert trainings.as_of == datetime(2017, 9, 11, tzinfo=UTC), "nothing is chosen later"
+        known = f"{len(variant.changes)}-{variant.name}-{seed}".replace("/", " ")
+        return SimpleNamespace(identity=[known], manifest=SimpleNamespace(id=known))
+
+    def brief(made: Any, written: Any, splits: int) -> dict[str, Any]:
+        auc = {"auc": int(made.manifest.id.split("-")[0]) / 100 + int(made.manifest.id[-1]) / 1000}
+        return {part: dict.fromkeys(groups, auc) for part, groups in GROUPS.items()}
+
+    monkeypatch.setattr(Trainings, "prepare", prepare)
+    monkeypatch.setattr(Trainings, "subject", subject)
+    monkeypatch.setattr(trained, "_brief", brief)
+    return asked
+
+
+def bench(tmp_path: Path, **settings: Any) -> Bench:
+    manifest = SimpleNamespace(as_of=FINAL, kinds={"behaviour": 0, "tabular": 0, "fused": 0})
+    dataset = SimpleNamespace(source="complete-journey", demographics=False)
+    subject: Any = SimpleNamespace(manifest=manifest, dataset=dataset)
+    return Bench(subject, Results(tmp_path, ["s1"]), Found(**settings))
+
+
+def test_headline_rows_have_several_seeds(tmp_path: Path, prepared: list[str]) -> None:
+    found = trained.of_ablations(bench(tmp_path, seeds=3))["ablations"]
+    assert "w/o search text" not in found["variants"], "these data have no searches"
+    headline = {one.name for one in VARIANTS if one.headline}
+    assert len(headline) == 5
+    seeds = {name: len(rows) for name, rows in found["variants"].items()}
+    assert seeds == {name: 3 if name in headline else 1 for name in seeds}
+    assert [*found["variants"], *found["steps"]] == prepared
+    assert [row["probe"]["A"]["auc"] for row in found["variants"]["full"]] == [0.0, 0.001, 0.002]
+    faithful = found["steps"]["faithful"][0]["probe"]["A"]["auc"]
+    assert faithful == len(STEPS[0].changes) / 100
+    page = report.page({**HEAD, "ablations": found})
+    assert "| full | 3 | 0.001 ± 0.001" in page and f"| faithful | 1 | {faithful:.3f}" in page
+
+
+def test_the_way_to_ours_belongs_to_our_preset_alone(tmp_path: Path, prepared: list[str]) -> None:
+    found = trained.of_ablations(bench(tmp_path, seeds=1, preset="laptop"))["ablations"]
+    assert found["steps"] == {} and "w/o habits" not in found["variants"]
+    assert all(len(rows) == 1 for rows in found["variants"].values())
+    assert "From the faithful" not in report.page({**HEAD, "ablations": found})
+
+
+def test_folds_and_worlds_are_parts_with_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def world(one: Any, root: Path, preset: Any, workers: int) -> dict[str, Any]:
+        made.append(one.spec)
+        return {"plant": one.plant, "removed": one.removed, "users": one.users, "positives": 9,
+                "oracle": 0.8, "name": 0.7, "free words": 0.6}  # fmt: skip
+
+    monkeypatch.setattr(planted, "measure", world)
+    monkeypatch.setattr(Trainings, "prepare", lambda trainings, variants: None)
+    one = bench(tmp_path, users=300)
+    parts = {name: trained.PARTS[name](one) for name in trained.PARTS if name != "ablations"}
+    assert list(parts["unseen"]) == [fold.name for fold in unseen.folds()]
+    assert list(parts["planted"]) == [world.spec for world in planted.worlds(300)]
+    found = trained.of_planted(one)
+    assert trained.of_planted(one) == found and made == list(parts["planted"]), "kept on disk"
+    page = report.page({**HEAD, **found})
+    assert "Preset best, one seed, 300 users" in page and "| nothing | 9 | 0.800" in page
+
+
+def test_what_travels_to_other_processes_can() -> None:
+    sent = cloudpickle.loads(cloudpickle.dumps((Bench, trained.PARTS, Found(seeds=2))))
+    assert sent[0] is Bench and sent[2].seeds == 2 and set(sent[1]) == set(trained.PARTS)
