@@ -256,12 +256,18 @@ def seed_map(
         model, task.sentence or "", users_ND[seeds.positives], users_ND[seeds.negatives], vectors,
         TuneConfig(method="tokens"),
     )  # fmt: skip
-    kinds = np.where(task.labels, "did it", "did not")
-    kinds[seeds.negatives] = "hard negative"
+    queries = {"sentence": sentence, "tuned prompt": prompt.query_D}
     return visualise.query_map(
-        users_ND, list(kinds), {"sentence": sentence, "tuned prompt": prompt.query_D}, path,
+        users_ND, kinds(task.labels, seeds.negatives), queries, path,
         title=f"Few-shot targeting: {task.sentence}",
     )  # fmt: skip
+
+
+def kinds(labels: np.ndarray, negatives: np.ndarray) -> list[str]:
+    """What a user is on the map."""
+    named = np.where(labels, "did it", "did not").astype(object)
+    named[negatives] = "hard negative"
+    return named.tolist()  # type: ignore[no-any-return]
 
 
 _TITLES = {"name": "by the category's name", "paraphrase": "in other words, as they are read"}

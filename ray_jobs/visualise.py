@@ -75,7 +75,8 @@ def query_map(
         axes.scatter(*points[here].T, linewidths=0, label=name, **look)
     for i, name in enumerate(queries):
         place = points[len(users_ND) + i]
-        axes.scatter(*place, marker="*", s=260, color=_COLOURS[-1 - i], edgecolors="black",
+        size = 420 / (1 + i)  # the first still shows where the others lie upon it
+        axes.scatter(*place, marker="*", s=size, color=_COLOURS[-1 - i], edgecolors="black",
                      label=name)  # fmt: skip
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(title=title, xticks=[], yticks=[])

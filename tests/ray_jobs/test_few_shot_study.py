@@ -203,3 +203,10 @@ def test_the_whole_study(
     posterior = TuneConfig(strength=0.5)
     monkeypatch.setattr(few_shot_study, "TuneConfig", lambda **_: posterior)
     assert seed_map(model, users, ids, tasks[0], tmp_path / "map.png").stat().st_size > 10_000
+
+
+def test_the_map_names_everybody_in_full() -> None:
+    labels, negatives = np.array([True, False, False, False]), np.array([2])
+    assert few_shot_study.kinds(labels, negatives) == [
+        "did it", "did not", "hard negative", "did not",
+    ]  # fmt: skip
