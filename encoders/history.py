@@ -18,8 +18,6 @@ from encoders.lists import Lists, compressed, distinct, merged
 from encoders.templates import habit_sentence
 from feature_repo.schema import TIMESTAMP
 
-WEEK_US = 7 * 24 * 3600 * 1_000_000
-
 HABIT_COLUMNS = {"purchase": "bought", "click": "clicked", "browsing": "browsed"}  # by fact kind
 
 TEXT_COLUMNS = {
