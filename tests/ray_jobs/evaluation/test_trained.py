@@ -68,7 +68,7 @@ def test_headline_rows_have_several_seeds(tmp_path: Path, prepared: list[str]) -
 
 
 def test_the_way_to_ours_belongs_to_our_preset_alone(tmp_path: Path, prepared: list[str]) -> None:
-    found = trained.of_ablations(bench(tmp_path, seeds=1, preset="laptop"))["ablations"]
+    found = trained.of_ablations(bench(tmp_path, seeds=1, preset="paper"))["ablations"]
     assert found["steps"] == {} and "w/o habits" not in found["variants"]
     assert all(len(rows) == 1 for rows in found["variants"].values())
     assert "From the faithful" not in report.page({**HEAD, "ablations": found})
