@@ -9,9 +9,9 @@ Shapes: B users, S sentences, J width of the joint space, D of the fused vector,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ from encoders.behaviour import BehaviourConfig, BehaviourEncoder
 from encoders.distributed import gather_with_grad
 from encoders.feedback import Feedback, FeedbackConfig
 from encoders.fusion import Concatenation, Fusion
+from encoders.habit_counts import NUM_USER_FEATURES
 from encoders.habits import HabitConfig, HabitEncoder
 from encoders.layers import ResidualMlp
+from encoders.outlook import Outlook, OutlookConfig
 from encoders.pairs import PairBatch
 from encoders.search import SearchConfig, SearchEncoder
 from encoders.tabular import TabularConfig, TabularEncoder
@@ -52,7 +54,8 @@ class AlignmentConfig:
     fusion_heads: int = 4
     dropout: float = 0.1
     habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
-    assortment: AssortmentConfig | None = None  # a second block of the fused vector
+    outlook: OutlookConfig | None = None  # overall behaviour, axes beside the joint space
+    assortment: AssortmentConfig | None = None  # a last block of the fused vector
     feedback: FeedbackConfig | None = None  # of the past, on sentences about its subjects
     objective: Literal["infonce", "intents"] = "infonce"
     similarity: Literal["dot", "cosine"] = "dot"
@@ -64,7 +67,8 @@ class AlignmentConfig:
         for name, kind in (
             ("behaviour", BehaviourConfig), ("tabular", TabularConfig),
             ("search", SearchConfig), ("text", TextConfig), ("habits", HabitConfig),
-            ("assortment", AssortmentConfig), ("feedback", FeedbackConfig),
+            ("outlook", OutlookConfig), ("assortment", AssortmentConfig),
+            ("feedback", FeedbackConfig),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, dict):  # read back from JSON
@@ -80,8 +84,11 @@ class AlignmentConfig:
             raise ValueError(f"similarity must be 'dot' or 'cosine', got {self.similarity!r}")
         if self.assortment is not None and self.similarity == "cosine":
             raise ValueError("assortment: needs similarity='dot', a cosine would read it")
-        if self.feedback is not None and self.similarity == "cosine":
-            raise ValueError("feedback: needs similarity='dot', its scores are sums of two")
+        for name in ("feedback", "outlook"):
+            if getattr(self, name) is not None and self.similarity == "cosine":
+                raise ValueError(f"{name}: needs similarity='dot', its scores are sums of two")
+        if self.outlook is not None and self.habits is None:
+            raise ValueError("outlook: needs habits, whose totals it reads")
         if self.fusion not in ("attention", "concatenation"):
             raise ValueError(f"fusion must be 'attention' or 'concatenation', got {self.fusion!r}")
         if self.behaviour is None and self.tabular is None and self.search is None:
@@ -123,6 +130,7 @@ class FoundModel(nn.Module):
                 layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
             )  # fmt: skip
         self.habits = None if config.habits is None else HabitEncoder(config.habits)
+        self.outlook = None if config.outlook is None else Outlook(config.outlook)
         self.assortment = None if config.assortment is None else Assortment(config.assortment)
         self.text = TextTower(config.text)
         self.feedback = _feedback(config)
@@ -162,7 +170,12 @@ class FoundModel(nn.Module):
     def dim(self) -> int:
         """D, width of fused vectors and queries: the joint space and what stands beside it."""
         beside = self.config.assortment
-        return self.config.text.dim + (0 if beside is None else beside.dim)
+        return self.asked_dim + (0 if beside is None else beside.dim)
+
+    @property
+    def asked_dim(self) -> int:
+        """How many of the first coordinates sentences can read: the joint space and the outlook."""
+        return self.config.text.dim + (0 if self.outlook is None else self.outlook.num)
 
     @property
     def scale(self) -> float:
@@ -194,14 +207,27 @@ class FoundModel(nn.Module):
         return joint_BJ
 
     def fuse(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
-        """Fused user vectors, [B, D]: those of the joint space, and the assortment beside them.
+        """Fused user vectors, [B, D]: the joint space, the outlook and the assortment beside it.
 
         A batch that was collated without assortment has 0 there.
         """
-        joint_BJ = self.joint(vectors, batch)
-        if self.assortment is None or batch.assortment is None:
-            return functional.pad(joint_BJ, (0, self.dim - joint_BJ.shape[1]))
-        return torch.cat([joint_BJ, self.assortment(batch.assortment)], 1)
+        blocks = [self.joint(vectors, batch)]
+        if self.outlook is not None:
+            blocks.append(self.outlook(self.totals(batch)))
+        if self.assortment is not None and batch.assortment is not None:
+            blocks.append(self.assortment(batch.assortment))
+        fused_BD = torch.cat(blocks, 1)
+        return functional.pad(fused_BD, (0, self.dim - fused_BD.shape[1]))
+
+    def totals(self, batch: UserBatch) -> Tensor:
+        """What the outlook reads: a user's profile and habits in numbers, [B, F]."""
+        assert self.config.habits is not None
+        profile_BP = batch.values_BF[:, : self.config.habits.profile_width]
+        if batch.habits is None:  # nobody has done anything yet
+            users_BU = profile_BP.new_zeros(len(profile_BP), NUM_USER_FEATURES)
+        else:
+            users_BU = batch.habits.users_BU
+        return torch.cat([profile_BP, users_BU], 1)
 
     def forward(self, batch: UserBatch) -> Tensor:
         """Fused user vectors, [B, D]."""
@@ -221,10 +247,21 @@ class FoundModel(nn.Module):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Query vectors: the score of a user is the inner product with the user's vector."""
-        query_SD = self.sentences(self.text.tokenize(texts))
+        query_SJ = self.sentences(self.text.tokenize(texts))[:, : self.config.text.dim]
         if self.feedback is not None:
-            query_SD[:, : self.config.text.dim] += self.feedback(texts)
-        return query_SD
+            query_SJ = query_SJ + self.feedback(texts)
+        if self.outlook is not None:
+            query_SJ = self.outlook.read(texts, query_SJ)
+        return functional.pad(query_SJ, (0, self.dim - query_SJ.shape[1]))
+
+    @torch.no_grad()
+    def level(self, texts: Sequence[str]) -> Tensor:
+        """What users' mean score lost by feedback and outlook, [S]: not so in their log-odds."""
+        lost_S = torch.zeros(len(texts))
+        for part in (self.feedback, self.outlook):
+            if part is not None:
+                lost_S = lost_S + part.level(texts)
+        return lost_S
 
     @torch.no_grad()
     def learn_from_past(
@@ -233,14 +270,43 @@ class FoundModel(nn.Module):
         """Give ``config.sentences`` feedback, once the joint space is trained."""
         self.config = replace(self.config, feedback=None)
         self.feedback = None
-        parts = [config.sentences[n : n + _TOGETHER]
-                 for n in range(0, len(config.sentences), _TOGETHER)]  # fmt: skip
-        words_SJ = torch.cat([self.encode_text(part).cpu() for part in parts])
+        self._forget_outlook()
+        words_SJ = self._own_vectors(config.sentences)
         self.config = replace(self.config, feedback=config)
         self.feedback = _feedback(self.config)
         assert self.feedback is not None
+        self.feedback.fit(users_UJ, counts_US, words_SJ, trained_S)
+
+    @torch.no_grad()
+    def learn_outlook(
+        self, config: OutlookConfig, roots: Sequence[Sequence[Mapping[str, Any]]],
+        totals_UF: Tensor, users_UJ: Tensor,
+    ) -> None:  # fmt: skip
+        """Give the model axes for ``config.sentences``, once all else is trained.
+
+        Args:
+            roots: of each sentence's trees (see :meth:`Forest.set`).
+            totals_UF: of the users whose vectors are ``users_UJ``.
+        """
+        self._forget_outlook()
+        queries_KJ = self._own_vectors(config.sentences)
+        self.config = replace(self.config, outlook=config)
+        self.outlook = Outlook(config)
+        for k, trees in enumerate(roots):
+            self.outlook.forest.set(k, trees)
+        self.outlook.fit(totals_UF, users_UJ, queries_KJ)
+
+    def _forget_outlook(self) -> None:
+        """Back to no axes: what they were is learnt anew whenever the joint space is."""
+        if self.config.outlook is not None:
+            self.config = replace(self.config, outlook=replace(self.config.outlook, sentences=()))
+            self.outlook = Outlook(self.config.outlook)
+
+    def _own_vectors(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of sentences in the joint space alone, [S, J], on the CPU."""
+        parts = [texts[n : n + _TOGETHER] for n in range(0, len(texts), _TOGETHER)]
         width = self.config.text.dim
-        self.feedback.fit(users_UJ, counts_US, words_SJ[:, :width], trained_S)
+        return torch.cat([self.encode_text(part)[:, :width].cpu() for part in parts])
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE (eq. 15), or the fit and the order of intents, over all workers' pairs."""

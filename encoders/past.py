@@ -50,7 +50,7 @@ class PastEncoder:
         """Vectors of users by their weekly rows.
 
         Args:
-            joint_only: leave out what stands beside the joint space, which no sentence reads.
+            joint_only: leave out the assortment, which no sentence reads.
         """
         history = cut_history(tables, self._lines, self._sentences)
         last = int(max(history.times_R))
@@ -84,7 +84,7 @@ def collate_for(model: FoundModel, history: History, *, joint_only: bool = False
     """The collate that fits a model: its windows, columns and search tokens.
 
     Args:
-        joint_only: leave out what stands beside the joint space, which no loss reads.
+        joint_only: leave out the assortment, which neither losses nor sentences read.
     """
     config = model.config
     return Collate(

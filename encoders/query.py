@@ -66,13 +66,10 @@ class QueryEncoder:
         """The model's own log-odds of a user who scores 0, float32 [n]; None if it learnt none."""
         if getattr(self.model, "base_rate", None) is None:
             return None
-        feedback = self.model.feedback
         with torch.inference_mode():
             read = [self.model.text.read(self.model.text.tokenize([text])) for text in texts]
             base_n = self.model.base_rate(torch.cat(read)).squeeze(-1)
-            if feedback is not None:
-                base_n = base_n + self.scale * feedback.level(texts)
-            return np.asarray(base_n)
+            return np.asarray(base_n + self.scale * self.model.level(texts))
 
     @property
     def nearest(self) -> Callable[[str], tuple[Subject, float] | None] | None:

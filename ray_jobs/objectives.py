@@ -34,7 +34,7 @@ from encoders.tabular import TabularConfig, TabularEncoder
 from encoders.text import MINILM, LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
-from ray_jobs import feedback, frames, pretext
+from ray_jobs import feedback, frames, outlook, pretext
 from ray_jobs.facts import selected
 from ray_jobs.presets import Preset
 
@@ -186,6 +186,9 @@ def _alignment(
         model.match_assortment(collate_for(model, history)(some).to(device))
         if preset.feedback is not None and model.habits is not None:
             feedback.fit(model, collate, preset, facts, outcomes, latest_rows(history, rows))
+        if model.outlook is not None and outcomes is not None:
+            latest = latest_rows(history, rows)
+            outlook.fit(model, collate, preset, outcomes, rows, latest, spec.seed)
 
     catalogue = Catalogue.from_table(tables["catalogue"])
     if outcomes is not None:
@@ -250,6 +253,7 @@ def _fresh_model(
             fusion_layers=preset.fusion_layers,
             dropout=preset.behaviour.dropout,
             habits=habits,
+            outlook=preset.outlook if habits is not None and outcomes is not None else None,
             assortment=assortment,
             objective=preset.objective,
             similarity=preset.similarity,

@@ -18,6 +18,7 @@ from encoders.assortment import AssortmentConfig
 from encoders.behaviour import BehaviourConfig
 from encoders.feedback import FeedbackConfig
 from encoders.habits import HabitConfig
+from encoders.outlook import OutlookConfig
 from encoders.search import SearchConfig
 from encoders.shopper_bert import ShopperBertConfig
 from encoders.tabular import TabularConfig
@@ -84,6 +85,7 @@ class Preset:
     two_stage: bool = True  # False aligns encoders that nothing has pre-trained
     text_period: Literal["future", "same"] = "future"  # same: the horizon before the cut-off
     habits: HabitConfig | None = None  # aggregates that are read through their text
+    outlook: OutlookConfig | None = None  # on overall behaviour, beside the joint space
     assortment: AssortmentConfig | None = None  # beside the joint space; no sentence reads it
     feedback: FeedbackConfig | None = None  # of the past, on sentences about its subjects
     objective: Literal["infonce", "intents"] = "infonce"  # of alignment
@@ -144,6 +146,7 @@ def best() -> Preset:
         search=SearchConfig(out_dim=dim),
         text=TextConfig(dim=384, projection="near_identity", rank=64, shrink=0.03),
         habits=HabitConfig(),
+        outlook=OutlookConfig(),
         assortment=AssortmentConfig(),
         feedback=FeedbackConfig(),
         objective="intents",

@@ -90,7 +90,9 @@ class Explainer:
             raise NotCarried(_rebuilt(self._manifest, "disagree on the windows between views"))
         with self._one:
             past = UserPast(own, self._parents, most=MOST_EVENTS)
-            encode = partial(self._past, joint_only=not query[self._joint :].any())
+            encode = partial(
+                self._past, joint_only=not query[self._encoder.model.asked_dim :].any()
+            )
             found = explain(past, query, encode)
             ranked_by = float(self._matrix.vectors[row] @ query)
             if abs(found.score - ranked_by) > _CLOSE * max(1.0, abs(ranked_by)):
@@ -106,10 +108,6 @@ class Explainer:
     @cached_property
     def _past(self) -> PastEncoder:
         return PastEncoder(self._encoder.model, self._workspace.cache)
-
-    @property
-    def _joint(self) -> int:
-        return self._encoder.model.config.text.dim
 
     @cached_property
     def _catalogue(self) -> Catalogue:

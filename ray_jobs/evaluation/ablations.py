@@ -58,6 +58,7 @@ VARIANTS = (
     Variant("w/o search text", {"modalities": ("behaviour", "tabular")}),
     Variant("w/o attention-based fusion", {"fusion": "concatenation"}, headline=True),
     Variant("w/o hand-made aggregates", {"aggregates": False}, headline=True),
+    Variant("w/o outlook", {"outlook": None}),
     Variant("w/o assortment", {"assortment": None}),
     Variant("w/o feedback of the past", {"feedback": None}),
     Variant("w/o forecast (eq. 6)", {"objectives": ("cycle", "mlm", "rtd", "search")}),
@@ -70,7 +71,7 @@ VARIANTS = (
     Variant("text of the same period", {"text_period": "same"}, headline=True),
     Variant("one cut-off per user", {"num_cutoffs": 1}),
     Variant("cosine instead of inner product", {"similarity": "cosine", "assortment": None,
-                                                "feedback": None}),
+                                                "feedback": None, "outlook": None}),
     Variant("language model tuned in the last steps", {"tuned_steps": 24}),
 )  # fmt: skip
 """Table 5 and beyond. A variant that equals ``full``, as by a modality that the data
@@ -87,7 +88,7 @@ _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
                                                            "search", "text", "fusion_dim",
                                                            "stages")),
     ("+ habits", ("habits",)),
-    (FULL, ("assortment", "feedback")),
+    (FULL, ("outlook", "assortment", "feedback")),
 )  # fmt: skip
 """What a step from ``laptop`` to ``best`` brings: fields that have the values of ``best`` from it
 on."""

@@ -62,9 +62,8 @@ def methods(subject: Subject) -> dict[str, Method]:
         Method("rules, fine-tuned (ARALLM-style)", _Once(tuned), reads=True),
         Method("text matching, no alignment", _Once(text), reads=True),
         Method("chance", chance, reads=False),
+        Method("LightGBM per task (reference)", _Once(boosted), reads=False),
     ]
-    if supervised.is_installed():
-        listed.append(Method("LightGBM per task (reference)", _Once(boosted), reads=False))
     return {method.name: method for method in listed}
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
 import torch
@@ -29,7 +29,6 @@ from ray_jobs import retrieval
 from ray_jobs.evaluation import msdp
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.subject import Subject
-from ray_jobs.evaluation.supervised import is_installed
 from ray_jobs.evaluation.text_match import line_weights
 from ray_jobs.probes import Model, probe
 from ray_jobs.protocol import Task
@@ -62,14 +61,13 @@ def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
     found |= {
         "RFM, LR": Row(lambda: _even(Receipts(subject.con).rfm(*_when(subject)))),
         "RFM + category counts, LR": Row(lambda: _even(hand_made(subject))),
+        "RFM + category counts, LightGBM": Row(lambda: hand_made(subject), boosted),
         "SVD-256 of tf-idf household × product type": Row(lambda: svd(subject)),
         "MSDP-style sequence model": Row(lambda: msdp.vectors(subject)),
         "language model on purchase text (our substitution for search text)": Row(
             lambda: purchase_text(subject)
         ),
     }
-    if is_installed():
-        found["RFM + category counts, LightGBM"] = Row(lambda: hand_made(subject), boosted)
     for path in sorted(peers.glob("*.parquet")) if peers else []:
         found[path.stem.replace("_", " ")] = Row(
             lambda path=path: others(path, subject.users), depends=durable.sha256(path)
@@ -92,7 +90,7 @@ def blocks(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def boosted() -> Model:
     """Gradient-boosted trees, small enough for some five hundred rows."""
-    model: Model = import_module("lightgbm").LGBMClassifier(
+    model: Model = lightgbm.LGBMClassifier(
         n_estimators=80, learning_rate=0.05, num_leaves=7, min_child_samples=15, subsample=0.8,
         subsample_freq=1, colsample_bytree=0.3, n_jobs=1, random_state=0, verbose=-1,
         deterministic=True, force_row_wise=True,

@@ -205,7 +205,7 @@ def _ablations(report: dict[str, Any]) -> str:
         quoted("Table 5, zero-shot accuracy / precision / recall in per cent", paper.ABLATIONS)
     )
     if steps := found.get("steps"):
-        full = {"+ assortment and feedback (full)": found["variants"][FULL]}
+        full = {"+ outlook, assortment and feedback (full)": found["variants"][FULL]}
         paragraphs += [
             "### From the faithful recipe to ours",
             "Each row adds to the one above it. The first is preset `laptop`.",

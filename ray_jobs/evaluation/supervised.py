@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import duckdb
+import lightgbm
 import numpy as np
 
-from ray_jobs.command import console
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.protocol import Protocol, Task
 
@@ -29,15 +27,6 @@ _PARAMETERS: dict[str, Any] = {
     "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5, "reg_lambda": 5.0,
     "n_jobs": 1, "random_state": 0, "verbose": -1, "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
-
-
-def is_installed() -> bool:
-    """Whether LightGBM is there; without it a report leaves out the rows that need it."""
-    there = find_spec("lightgbm") is not None
-    if not there:
-        console.print('[yellow]without LightGBM[/] (pip install -e ".[evaluation]"): '
-                      "its rows are left out")  # fmt: skip
-    return there
 
 
 class Supervised:
@@ -59,7 +48,7 @@ class Supervised:
         earlier = self._earlier[task.name]
         x = np.concatenate([self._features(task, when, list(t.users)) for when, t in earlier])
         labels = np.concatenate([t.labels for _, t in earlier])
-        model = import_module("lightgbm").LGBMClassifier(**_PARAMETERS)
+        model = lightgbm.LGBMClassifier(**_PARAMETERS)
         # Without names on either side, as scikit-learn would otherwise warn at each prediction.
         return model.fit(x, labels).booster_
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders import losses
+from encoders import checkpoint, losses
 from encoders.alignment import AlignmentConfig, FoundModel
 from encoders.batch import Collate, UserBatch
 from encoders.habits import HabitConfig
 from encoders.history import History
+from encoders.outlook import OutlookConfig
 from encoders.pairs import FactTable, PairBatch, PairSampler
 from encoders.templates import sentence
 from encoders.text import TextConfig
@@ -345,6 +347,38 @@ def batch_with_habits(world: Any, vector_of: Callable) -> UserBatch:
     history = History(*views, vector_of, world.table("habits"), sentences)
     collate = Collate(history, windows=4, table=world.columns(), habit_windows=4)
     return collate(np.arange(0, len(world.rows), 3))
+
+
+def test_an_outlook_adds_axes_that_its_sentence_reads_and_the_checkpoint_keeps_them(
+    with_habits: AlignmentConfig,
+    world: Any,
+    vector_of: Callable,
+    info_of: Callable,
+    tmp_path: Path,
+) -> None:
+    room = OutlookConfig(trees=1, leaves=2, depth=1)
+    model = FoundModel(replace(with_habits, outlook=room)).eval()
+    batch, J = batch_with_habits(world, vector_of), with_habits.text.dim
+    sentence, other = "will not shop at all in the next two weeks", "will buy bread"
+    plain = model.encode_text([sentence, other])
+    assert model.asked_dim == J
+    joint_BJ, totals_BF = model.joint(model.modalities(batch), batch), model.totals(batch)
+    tree = {"decision_type": "<=", "split_feature": 0, "threshold": totals_BF[:, 0].median().item(),
+            "left_child": {"leaf_value": -1.0}, "right_child": {"leaf_value": 1.0}}  # fmt: skip
+    for _ in range(2):  # learning once more starts from no axes again
+        model.learn_outlook(replace(room, sentences=(sentence,)), [[tree]], totals_BF, joint_BJ)
+    assert model.asked_dim == J + 1 and model.dim == plain.shape[1] + 1
+    asked = model.encode_text([sentence, other])
+    assert float(asked[0, J]) > 0 and not asked[1, J:].any() and not asked[:, J + 1 :].any()
+    torch.testing.assert_close(asked[1, :J], plain[1, :J])
+    fused_BD = model(batch)
+    torch.testing.assert_close(fused_BD[:, :J], joint_BJ)
+    assert len(fused_BD[:, J].unique()) == 2
+    checkpoint.save(tmp_path / "kept", model, info_of("alignment", model.config))
+    again, _ = checkpoint.load(tmp_path / "kept")
+    assert isinstance(again, FoundModel)
+    torch.testing.assert_close(again(batch), fused_BD)
+    torch.testing.assert_close(again.encode_text([sentence]), asked[:1])
 
 
 def test_the_loss_of_intents_is_fit_and_order(

@@ -8,7 +8,6 @@ from datetime import timedelta
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pytest
 
 from feature_repo import transforms
 from ray_jobs import metrics
@@ -43,7 +42,6 @@ def test_features_agree_with_the_protocol_and_ignore_the_future(
 
 
 def test_the_reference_learns_from_earlier_outcomes(protocol_at: Callable[..., Protocol]) -> None:
-    pytest.importorskip("lightgbm")
     protocol = protocol_at(users=200)
     model = Supervised(protocol.con, protocol.cutoff, Receipts(protocol.con))
     for task in (*protocol.purchases(), protocol.coupon()):

@@ -77,7 +77,6 @@ def test_more_columns_than_rows_change_nothing() -> None:
 
 
 def test_boosted_trees_stand_in_for_the_regression() -> None:
-    pytest.importorskip("lightgbm")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 4))
     labels = np.abs(x[:, 0]) > 1  # no line separates this
