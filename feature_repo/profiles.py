@@ -178,34 +178,26 @@ _ROLLING = f"""rolling AS (  -- sums over the last windows of the dense grid
                LEFT JOIN exposure_totals USING (user_id, window_end)
     WINDOW w AS (PARTITION BY user_id ORDER BY window_end))"""
 
-_COUNTED = " UNION ALL ".join(
-    f"SELECT user_id, window_end, '{name}' AS name, {value} AS value, count(*) AS n "
-    f"FROM bought WHERE {value} IS NOT NULL GROUP BY ALL"
-    for name, value in _MAIN_OF.items()
-)
-
-_MAINS = f"""bought AS (
-    SELECT *, {window_end("seen")} AS window_end
-    FROM known_events JOIN item_lines USING (item_id)
-    WHERE seen < $anchor AND source = 'bill'),
-week_values AS ({_COUNTED}),
+_MAINS = f"""week_values AS (
+    SELECT user_id, window_end, name, value, count(*) AS n
+    FROM (SELECT user_id, {window_end("seen")} AS window_end,
+                 unnest({list(_MAIN_OF)}) AS name, unnest([{", ".join(_MAIN_OF.values())}]) AS value
+          FROM known_events JOIN item_lines USING (item_id)
+          WHERE seen < $anchor AND source = 'bill')
+    WHERE value IS NOT NULL GROUP BY ALL),
 counted AS (
     SELECT d.user_id, d.window_end, v.name, v.value, sum(v.n) AS n
     FROM dense d JOIN week_values v ON v.user_id = d.user_id
          AND v.window_end <= d.window_end
          AND v.window_end > d.window_end - {_MAIN_WEEKS * WEEK_US}
     GROUP BY ALL),
-top AS (  -- ties go to the alphabetically first value, so that a rerun gives the same bytes
-    SELECT user_id, window_end, name, value FROM counted
-    QUALIFY row_number() OVER (
-        PARTITION BY user_id, window_end, name ORDER BY n DESC, value) = 1),
-mains AS (  -- the most frequent value of some columns over the last windows
+mains AS (  -- ties go to the alphabetically first value, so that a rerun gives the same bytes
     SELECT user_id, window_end,
-           max(value) FILTER (name = 'store') AS main_store,
-           max(value) FILTER (name = 'department') AS top_department,
-           max(value) FILTER (name = 'channel') AS main_channel,
-           max(value) FILTER (name = 'daypart') AS main_daypart
-    FROM top GROUP BY ALL)"""
+           arg_min(value, (-n, value)) FILTER (name = 'store') AS main_store,
+           arg_min(value, (-n, value)) FILTER (name = 'department') AS top_department,
+           arg_min(value, (-n, value)) FILTER (name = 'channel') AS main_channel,
+           arg_min(value, (-n, value)) FILTER (name = 'daypart') AS main_daypart
+    FROM counted GROUP BY ALL)"""
 
 _OWN = f"""own AS (
     SELECT user_id, {_KNOWN} AS seen, categorical, continuous
