@@ -254,10 +254,15 @@ _DENSE = f"""dense AS (
              SELECT user_id, seen FROM known_searches)
          WHERE seen < $anchor GROUP BY user_id))"""
 
+_COLUMNS = (("bill", "bills"), ("click", "clicks"), ("mini_program", "mini_programs"))
 _LISTS = ", ".join(
     f"list(line ORDER BY line) FILTER (source = '{source}') AS {column}, "
     f"list(n ORDER BY line) FILTER (source = '{source}') AS {column[:-1]}_counts"
-    for source, column in (("bill", "bills"), ("click", "clicks"), ("mini_program", "mini_programs"))
+    for source, column in (
+        ("bill", "bills"),
+        ("click", "clicks"),
+        ("mini_program", "mini_programs"),
+    )
 )
 
 _BEHAVIOUR = f"""
