@@ -24,6 +24,7 @@ from feature_repo.schema import CANONICAL
 from feature_repo.transforms import behaviour_weekly, open_tables, search_weekly
 
 _PLANS: Final = 32  # that are kept, four to a date
+_PARAMETER: Final = re.compile(r"""'[^']*'|"[^"]*"|\$(?P<name>\w+)""")  # or a text with signs in it
 
 
 class NewUsers:
@@ -126,10 +127,16 @@ class _PlannedOnce:
         if len(self._plans) >= _PLANS:
             oldest = next(iter(self._plans))
             self._con.execute(f"DEALLOCATE {self._plans.pop(oldest)}")
-        text = re.sub(r"\$(\w+)", lambda found: f"({params[found[1]]}::BIGINT)", query)
         self._num += 1
-        self._con.execute(f"PREPARE planned_{self._num} AS {text}")
+        self._con.execute(f"PREPARE planned_{self._num} AS {_written(query, params)}")
         return f"planned_{self._num}"
+
+
+def _written(query: str, params: Mapping[str, int]) -> str:
+    """The query with its parameters in the text."""
+    return _PARAMETER.sub(
+        lambda found: f"({params[name]}::BIGINT)" if (name := found["name"]) else found[0], query
+    )
 
 
 def _canonical(name: str, table: pa.Table) -> pa.Table:

@@ -95,6 +95,19 @@ def test_the_plans_are_made_once(world: dict[str, pa.Table], new_users: NewUsers
     assert set(before.values()).isdisjoint(new_users._con._plans.values())
 
 
+def test_names_of_own_columns_may_look_like_parameters(world: dict[str, pa.Table]) -> None:
+    user = world["events"]["user_id"][0].as_py()
+    odd = """it's "in" $anchor"""
+    at = AS_OF - timedelta(weeks=1)
+    said = {"user_id": user, "timestamp": at, "known_at": at, "categorical": [(odd, "$anchor")],
+            "continuous": []}  # fmt: skip
+    profiles = pa.Table.from_pylist([said], schema=CANONICAL["profiles"])
+    opened = NewUsers(world["items"], {"categorical": [odd]})
+    rows = opened({**raw(world, [user]), "profiles": profiles}, AS_OF)["profile_weekly"]
+    opened.close()
+    assert rows[f"profile_{odd}"].to_pylist()[-1] == "$anchor"
+
+
 def test_own_columns_are_there_for_whom_they_say_nothing(new_users: NewUsers) -> None:
     event = {"event_id": ["e"], "user_id": ["n"], "timestamp": [AS_OF - timedelta(days=1)],
              "known_at": [AS_OF - timedelta(days=1)], "source": ["bill"],
