@@ -66,7 +66,8 @@ class TableColumns:
         Raises:
             ValueError: when the table lacks a fitted column.
         """
-        lacking = [n for n in (*self.vocabularies, *self.scales) if n not in table.column_names]
+        held = set(table.column_names)
+        lacking = [n for n in (*self.vocabularies, *self.scales) if n not in held]
         if lacking:
             raise ValueError(
                 f"profile table lacks columns {lacking}; the encoder was fitted on "

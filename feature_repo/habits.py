@@ -10,50 +10,44 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import duckdb
 import pyarrow as pa
 
 from feature_repo.schema import HABITS_WEEKLY
-from feature_repo.transforms import as_timestamp, dense_windows, micros, window_end
+from feature_repo.transforms import Queries, as_timestamp, weekly, window_end
 
 _LEVELS = 2
 _COLUMNS = (("bill", "bought"), ("click", "clicked"), ("mini_program", "browsed"))
 
 
-def habits_weekly(con: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+def habits_weekly(con: Queries, anchor: datetime) -> pa.Table:
     """One row per user and week: the distinct subjects of each event source with their baskets.
 
     Returns:
         Table of ``schema.HABITS_WEEKLY``, sorted by window end and user.
     """
-    dense_windows(con, anchor)
-    at = {"anchor": micros(anchor)}
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE window_subjects AS
-        WITH subjects AS (
-            SELECT DISTINCT item_id, unnest(categories[:{_LEVELS}]) AS subject FROM items
-            UNION ALL SELECT item_id, text FROM items WHERE len(categories) = 0)
-        SELECT user_id, {window_end("seen")} AS window_end, source, subject,
-               count(DISTINCT coalesce(basket_id, event_id))::FLOAT AS n
-        FROM known_events JOIN subjects USING (item_id) WHERE seen < $anchor GROUP BY ALL""",
-        at,
-    )
-    lists = ", ".join(
-        f"list(subject ORDER BY subject) FILTER (source = '{source}') AS {column}, "
-        f"list(n ORDER BY subject) FILTER (source = '{source}') AS {column}_counts"
-        for source, column in _COLUMNS
-    )
-    filled = ", ".join(
-        f"coalesce({name}, []) AS {name}"
-        for _, column in _COLUMNS
-        for name in (column, f"{column}_counts")
-    )
-    table = con.sql(
-        f"""WITH subjects AS (SELECT user_id, window_end, {lists} FROM window_subjects GROUP BY ALL)
-        SELECT user_id, {as_timestamp("window_end")} AS event_timestamp,
-               {as_timestamp("$anchor")} AS created, {filled}
-        FROM dense LEFT JOIN subjects USING (user_id, window_end)
-        ORDER BY window_end, user_id""",
-        params=at,
-    ).to_arrow_table()
-    return table.cast(HABITS_WEEKLY)
+    return weekly(con, _HABITS, anchor).cast(HABITS_WEEKLY)
+
+
+_LISTS = ", ".join(
+    f"list(subject ORDER BY subject) FILTER (source = '{source}') AS {column}, "
+    f"list(n ORDER BY subject) FILTER (source = '{source}') AS {column}_counts"
+    for source, column in _COLUMNS
+)
+_FILLED = ", ".join(
+    f"coalesce({name}, []) AS {name}"
+    for _, column in _COLUMNS
+    for name in (column, f"{column}_counts")
+)
+_HABITS = f"""
+subjects AS (
+    SELECT DISTINCT item_id, unnest(categories[:{_LEVELS}]) AS subject FROM items
+    UNION ALL SELECT item_id, text FROM items WHERE len(categories) = 0),
+window_subjects AS (
+    SELECT user_id, {window_end("seen")} AS window_end, source, subject,
+           count(DISTINCT coalesce(basket_id, event_id))::FLOAT AS n
+    FROM known_events JOIN subjects USING (item_id) WHERE seen < $anchor GROUP BY ALL),
+lists AS (SELECT user_id, window_end, {_LISTS} FROM window_subjects GROUP BY ALL)
+SELECT user_id, {as_timestamp("window_end")} AS event_timestamp,
+       {as_timestamp("$anchor")} AS created, {_FILLED}
+FROM dense LEFT JOIN lists USING (user_id, window_end)
+ORDER BY window_end, user_id"""

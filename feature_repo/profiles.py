@@ -12,13 +12,13 @@ Bins are fixed (powers of two, thresholds), never fitted, so that no later row c
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-import duckdb
 import pyarrow as pa
 
 from feature_repo.schema import TIMESTAMP
-from feature_repo.transforms import WEEK_US, as_timestamp, dense_windows, micros, window_end
+from feature_repo.transforms import WEEK_US, Queries, as_timestamp, micros, weekly, window_end
 
 PROFILE_PREFIX = "profile_"
 
@@ -26,29 +26,7 @@ _MAIN_WEEKS = 12
 _SPANS = (4, 12, 26)
 _SHORT_SPANS = (1, 2, 8)  # of baskets and spend only: who is slowing down shows in weeks
 
-_WEEK_TOTALS = f"""
-CREATE OR REPLACE TEMP TABLE week_totals AS
-SELECT user_id, {window_end("seen")} AS window_end,
-       count(DISTINCT basket_id) FILTER (source = 'bill') AS baskets,
-       sum(amount::DECIMAL(18, 4)) FILTER (source = 'bill') AS spend,
-       sum(quantity::DECIMAL(18, 4)) FILTER (source = 'bill') AS units,
-       sum(discount::DECIMAL(18, 4)) FILTER (source = 'bill') AS discount,
-       count(*) FILTER (source = 'bill') AS lines,
-       count(*) FILTER (source = 'bill' AND brand = 'Private') AS private_lines,
-       count(*) FILTER (channel = 'coupon') AS coupons,
-       count(*) FILTER (source = 'click') AS clicks,
-       count(*) FILTER (source = 'mini_program') AS mini_programs,
-       max(seen) AS last_at, min(seen) AS first_at
-FROM known_events JOIN item_lines USING (item_id) WHERE seen < $anchor GROUP BY ALL
-"""
-
-_EXPOSURE_TOTALS = f"""
-CREATE OR REPLACE TEMP TABLE exposure_totals AS
-SELECT user_id, {window_end("greatest(epoch_us(timestamp), epoch_us(known_at))")} AS window_end,
-       count(*) FILTER (kind <> 'redeemed') AS exposures,
-       count(*) FILTER (kind = 'redeemed') AS redemptions
-FROM exposures WHERE greatest(epoch_us(timestamp), epoch_us(known_at)) < $anchor GROUP BY ALL
-"""
+_KNOWN = "greatest(epoch_us(timestamp), epoch_us(known_at))"
 
 _MAIN_OF = {
     "store": "place",
@@ -62,121 +40,50 @@ _SUMMED = ("baskets", "spend", "units", "discount", "lines", "private_lines", "c
            "mini_programs", "exposures", "redemptions")  # fmt: skip
 
 
-def profile_weekly(con: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+OwnColumns = Mapping[str, Sequence[str]]
+"""Names of the source's own profile columns by kind, ``categorical`` and ``continuous``."""
+
+
+def profile_weekly(con: Queries, anchor: datetime, own: OwnColumns | None = None) -> pa.Table:
     """One row per user and week; columns ``user_id, event_timestamp, created`` and the features.
 
+    Args:
+        own: the source's own columns that are wanted, null for whom it says nothing; by default all
+            that are known of anybody before ``anchor``.
+
     Returns:
-        Table sorted by window end and user; its feature columns depend on the source's profiles.
+        Table sorted by window end and user.
     """
-    dense_windows(con, anchor)
-    at = {"anchor": micros(anchor)}
-    con.execute(_WEEK_TOTALS, at)
-    con.execute(_EXPOSURE_TOTALS, at)
-    _rolling(con, at)
-    _mains(con, at)
-    own, own_join = _own_columns(con, at)
-    table = con.sql(
-        f"""SELECT r.user_id, {as_timestamp("r.window_end")} AS event_timestamp,
+    columns = _own_columns(own if own is not None else _known_columns(con, anchor))
+    join = ""
+    if columns:
+        join = "ASOF LEFT JOIN own o ON r.user_id = o.user_id AND r.window_end > o.seen"
+    query = f"""{_WEEK_TOTALS}, {_EXPOSURE_TOTALS}, {_ROLLING}, {_MAINS}, {_OWN}
+        SELECT r.user_id, {as_timestamp("r.window_end")} AS event_timestamp,
             {as_timestamp("$anchor")} AS created,
-            {_DESCRIPTIVE}, {own} {_AGGREGATES}
-        FROM rolling r LEFT JOIN mains m USING (user_id, window_end) {own_join}
-        ORDER BY r.window_end, r.user_id""",
-        params=at,
-    ).to_arrow_table()
-    return _normalised(table)
+            {", ".join([_DESCRIPTIVE, *columns, _AGGREGATES])}
+        FROM rolling r LEFT JOIN mains m USING (user_id, window_end) {join}
+        ORDER BY r.window_end, r.user_id"""
+    return _normalised(weekly(con, query, anchor))
 
 
-def _rolling(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> None:
-    """Temp table ``rolling``: sums over the last 4, 12 and 26 windows of the dense grid."""
-    sums = ",\n".join(
-        f"sum(coalesce({name}, 0)) OVER (PARTITION BY user_id ORDER BY window_end "
-        f"ROWS {span - 1} PRECEDING)::DOUBLE AS {name}_{span}w"
-        for name in _SUMMED
-        for span in _spans(name)
-    )
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE rolling AS
-        SELECT user_id, window_end,
-               (window_end - max(last_at) OVER w) / {WEEK_US / 7} AS recency_days,
-               (window_end - min(first_at) OVER w) / {WEEK_US / 7} AS tenure_days, {sums}
-        FROM dense LEFT JOIN week_totals USING (user_id, window_end)
-                   LEFT JOIN exposure_totals USING (user_id, window_end)
-        WINDOW w AS (PARTITION BY user_id ORDER BY window_end)"""
-    )
-
-
-def _spans(name: str) -> tuple[int, ...]:
-    return (*_SHORT_SPANS, *_SPANS) if name in ("baskets", "spend") else _SPANS
-
-
-def _mains(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> None:
-    """Temp table ``mains``: the most frequent value of some columns over the last windows.
-
-    Ties go to the alphabetically first value, so that a rerun gives the same bytes.
-    """
-    counted = " UNION ALL ".join(
-        f"SELECT user_id, window_end, '{name}' AS name, {value} AS value, count(*) AS n "
-        f"FROM bought WHERE {value} IS NOT NULL GROUP BY ALL"
-        for name, value in _MAIN_OF.items()
-    )
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE week_values AS
-        WITH bought AS (
-            SELECT *, {window_end("seen")} AS window_end
-            FROM known_events JOIN item_lines USING (item_id)
-            WHERE seen < $anchor AND source = 'bill')
-        {counted}""",
-        at,
-    )
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE mains AS
-        WITH counted AS (
-            SELECT d.user_id, d.window_end, v.name, v.value, sum(v.n) AS n
-            FROM dense d JOIN week_values v ON v.user_id = d.user_id
-                 AND v.window_end <= d.window_end
-                 AND v.window_end > d.window_end - {_MAIN_WEEKS * WEEK_US}
-            GROUP BY ALL),
-        top AS (
-            SELECT user_id, window_end, name, value FROM counted
-            QUALIFY row_number() OVER (
-                PARTITION BY user_id, window_end, name ORDER BY n DESC, value) = 1)
-        SELECT user_id, window_end,
-               max(value) FILTER (name = 'store') AS main_store,
-               max(value) FILTER (name = 'department') AS top_department,
-               max(value) FILTER (name = 'channel') AS main_channel,
-               max(value) FILTER (name = 'daypart') AS main_daypart
-        FROM top GROUP BY ALL"""
-    )
-
-
-def _own_columns(con: duckdb.DuckDBPyConnection, at: dict[str, int]) -> tuple[str, str]:
-    """The source's own profile columns, each row's latest known snapshot joined as of its window.
-
-    Returns:
-        SQL select list (with trailing comma) and join clause; both empty without profiles.
-    """
-    known = "greatest(epoch_us(timestamp), epoch_us(known_at))"
-    names = {
+def _known_columns(con: Queries, anchor: datetime) -> OwnColumns:
+    """What the profiles say of anybody before ``anchor``."""
+    return {
         kind: [row[0] for row in con.execute(
             f"SELECT DISTINCT unnest(map_keys({kind})) AS k FROM profiles "
-            f"WHERE {known} < $anchor ORDER BY k", at).fetchall()]
+            f"WHERE {_KNOWN} < $anchor ORDER BY k", {"anchor": micros(anchor)}).fetchall()]
         for kind in ("categorical", "continuous")
     }  # fmt: skip
-    columns = [
+
+
+def _own_columns(names: OwnColumns) -> list[str]:
+    """SQL: the source's own profile columns, of the latest snapshot known by the window's end."""
+    return [
         f"o.{kind}[{_literal(name)}] AS {_identifier(PROFILE_PREFIX + name)}"
         for kind, keys in names.items()
         for name in keys
     ]
-    if not columns:
-        return "", ""
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE own AS SELECT user_id, {known} AS seen, categorical, "
-        f"continuous FROM profiles WHERE {known} < $anchor QUALIFY row_number() OVER "
-        "(PARTITION BY user_id, seen ORDER BY timestamp DESC) = 1",
-        at,
-    )
-    join = "ASOF LEFT JOIN own o ON r.user_id = o.user_id AND r.window_end > o.seen"
-    return ", ".join(columns) + ",", join
 
 
 def _normalised(table: pa.Table) -> pa.Table:
@@ -208,13 +115,16 @@ def _log_bin(value: str) -> str:
     )
 
 
+def _spans(name: str) -> tuple[int, ...]:
+    return (*_SHORT_SPANS, *_SPANS) if name in ("baskets", "spend") else _SPANS
+
+
 _DESCRIPTIVE = f"""main_store, top_department, main_channel, main_daypart,
 {_log_bin("2 * spend_26w / nullif(units_26w, 0)")} AS price_tier,
 CASE WHEN lines_26w > 0 THEN floor(5 * least(private_lines_26w / lines_26w, 0.999))::INT || '/5'
      END AS brand_tier"""
 
-_AGGREGATES = f"""
-recency_days AS agg_recency_days, tenure_days AS agg_tenure_days,
+_AGGREGATES = f"""recency_days AS agg_recency_days, tenure_days AS agg_tenure_days,
 {
     ", ".join(
         f"{name}_{span}w AS agg_{name}_{span}w"
@@ -232,3 +142,64 @@ CASE WHEN recency_days < 7 THEN 'this week' WHEN recency_days < 14 THEN 'last we
      WHEN recency_days < 28 THEN 'this month' WHEN recency_days < 56 THEN 'last month'
      ELSE 'long ago' END AS agg_recency_bin,
 {_log_bin("baskets_12w")} AS agg_frequency_bin, {_log_bin("spend_12w")} AS agg_spend_bin"""
+
+_WEEK_TOTALS = f"""week_totals AS (
+    SELECT user_id, {window_end("seen")} AS window_end,
+           count(DISTINCT basket_id) FILTER (source = 'bill') AS baskets,
+           sum(amount::DECIMAL(18, 4)) FILTER (source = 'bill') AS spend,
+           sum(quantity::DECIMAL(18, 4)) FILTER (source = 'bill') AS units,
+           sum(discount::DECIMAL(18, 4)) FILTER (source = 'bill') AS discount,
+           count(*) FILTER (source = 'bill') AS lines,
+           count(*) FILTER (source = 'bill' AND brand = 'Private') AS private_lines,
+           count(*) FILTER (channel = 'coupon') AS coupons,
+           count(*) FILTER (source = 'click') AS clicks,
+           count(*) FILTER (source = 'mini_program') AS mini_programs,
+           max(seen) AS last_at, min(seen) AS first_at
+    FROM known_events JOIN item_lines USING (item_id) WHERE seen < $anchor GROUP BY ALL)"""
+
+_EXPOSURE_TOTALS = f"""exposure_totals AS (
+    SELECT user_id, {window_end(_KNOWN)} AS window_end,
+           count(*) FILTER (kind <> 'redeemed') AS exposures,
+           count(*) FILTER (kind = 'redeemed') AS redemptions
+    FROM exposures WHERE {_KNOWN} < $anchor GROUP BY ALL)"""
+
+_SUMS = ",\n".join(
+    f"sum(coalesce({name}, 0)) OVER (PARTITION BY user_id ORDER BY window_end "
+    f"ROWS {span - 1} PRECEDING)::DOUBLE AS {name}_{span}w"
+    for name in _SUMMED
+    for span in _spans(name)
+)
+
+_ROLLING = f"""rolling AS (  -- sums over the last windows of the dense grid
+    SELECT user_id, window_end,
+           (window_end - max(last_at) OVER w) / {WEEK_US / 7} AS recency_days,
+           (window_end - min(first_at) OVER w) / {WEEK_US / 7} AS tenure_days, {_SUMS}
+    FROM dense LEFT JOIN week_totals USING (user_id, window_end)
+               LEFT JOIN exposure_totals USING (user_id, window_end)
+    WINDOW w AS (PARTITION BY user_id ORDER BY window_end))"""
+
+_MAINS = f"""week_values AS (
+    SELECT user_id, window_end, name, value, count(*) AS n
+    FROM (SELECT user_id, {window_end("seen")} AS window_end,
+                 unnest({list(_MAIN_OF)}) AS name, unnest([{", ".join(_MAIN_OF.values())}]) AS value
+          FROM known_events JOIN item_lines USING (item_id)
+          WHERE seen < $anchor AND source = 'bill')
+    WHERE value IS NOT NULL GROUP BY ALL),
+counted AS (
+    SELECT d.user_id, d.window_end, v.name, v.value, sum(v.n) AS n
+    FROM dense d JOIN week_values v ON v.user_id = d.user_id
+         AND v.window_end <= d.window_end
+         AND v.window_end > d.window_end - {_MAIN_WEEKS * WEEK_US}
+    GROUP BY ALL),
+mains AS (  -- ties go to the alphabetically first value, so that a rerun gives the same bytes
+    SELECT user_id, window_end,
+           arg_min(value, (-n, value)) FILTER (name = 'store') AS main_store,
+           arg_min(value, (-n, value)) FILTER (name = 'department') AS top_department,
+           arg_min(value, (-n, value)) FILTER (name = 'channel') AS main_channel,
+           arg_min(value, (-n, value)) FILTER (name = 'daypart') AS main_daypart
+    FROM counted GROUP BY ALL)"""
+
+_OWN = f"""own AS (
+    SELECT user_id, {_KNOWN} AS seen, categorical, continuous
+    FROM profiles WHERE {_KNOWN} < $anchor
+    QUALIFY row_number() OVER (PARTITION BY user_id, seen ORDER BY timestamp DESC) = 1)"""

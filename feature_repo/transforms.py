@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +39,16 @@ CREATE OR REPLACE TEMP VIEW item_lines AS
 """
 
 
+class Queries(Protocol):
+    """What weekly views ask: a DuckDB connection, or one that plans each statement only once."""
+
+    def sql(self, query: str, *, params: dict[str, int]) -> Any:
+        """The statement's rows, as something with ``to_arrow_table()``."""
+
+    def execute(self, query: str, parameters: dict[str, int] = ...) -> Any:
+        """Run the statement; its rows come by ``fetchall()``."""
+
+
 def open_tables(tables: Mapping[str, pa.Table] | Path) -> duckdb.DuckDBPyConnection:
     """A connection that sees the canonical tables, given as Arrow or as a directory of Parquet."""
     con = duckdb.connect()
@@ -56,7 +67,7 @@ def micros(when: datetime) -> int:
     return pa.scalar(when, TIMESTAMP).value  # type: ignore[no-any-return]
 
 
-def data_span(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+def data_span(con: Queries) -> tuple[int, int]:
     """First and last moment (microseconds) at which anything became known."""
     first, last = con.execute(
         "SELECT min(seen), max(seen) FROM (SELECT seen FROM known_events UNION ALL "
@@ -67,7 +78,7 @@ def data_span(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def window_ends(con: duckdb.DuckDBPyConnection, anchor: datetime) -> list[int]:
+def window_ends(con: Queries, anchor: datetime) -> list[int]:
     """Exclusive ends (microseconds, ascending) of all weekly windows up to ``anchor``.
 
     Raises:
@@ -94,67 +105,34 @@ def users_before(con: duckdb.DuckDBPyConnection, when: datetime) -> list[str]:
     return [row[0] for row in rows]
 
 
-def behaviour_weekly(con: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+def behaviour_weekly(con: Queries, anchor: datetime) -> pa.Table:
     """One row per user and week: the distinct lines of each event source with their counts.
 
     Returns:
         Table of ``schema.BEHAVIOUR_WEEKLY``, sorted by window end and user.
     """
-    dense_windows(con, anchor)
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE window_lines AS
-        SELECT user_id, window_end, source, line,
-               count(DISTINCT coalesce(basket_id, event_id))::FLOAT AS n
-        FROM (SELECT e.*, i.line, {window_end("e.seen")} AS window_end
-              FROM known_events e JOIN item_lines i USING (item_id)
-              WHERE e.seen < $anchor)
-        GROUP BY ALL""",
-        {"anchor": micros(anchor)},
-    )
-    lists = ", ".join(
-        f"list(line ORDER BY line) FILTER (source = '{source}') AS {column}, "
-        f"list(n ORDER BY line) FILTER (source = '{source}') AS {column[:-1]}_counts"
-        for source, column in (
-            ("bill", "bills"), ("click", "clicks"), ("mini_program", "mini_programs")
-        )
-    )  # fmt: skip
-    table = con.sql(
-        f"""WITH texts AS (SELECT user_id, window_end, {lists} FROM window_lines GROUP BY ALL),
-        totals AS (
-            SELECT user_id, {window_end("seen")} AS window_end, count(*) AS num_events,
-                   sum(amount::DECIMAL(18, 4))::DOUBLE AS amount
-            FROM known_events WHERE seen < $anchor GROUP BY ALL)
-        SELECT user_id, {as_timestamp("window_end")} AS event_timestamp,
-               {as_timestamp("$anchor")} AS created,
-               {_filled("bills")}, {_filled("clicks")}, {_filled("mini_programs")},
-               coalesce(num_events, 0) AS num_events, coalesce(amount, 0) AS amount
-        FROM dense LEFT JOIN texts USING (user_id, window_end)
-                   LEFT JOIN totals USING (user_id, window_end)
-        ORDER BY window_end, user_id""",
-        params={"anchor": micros(anchor)},
-    ).to_arrow_table()
-    return table.cast(BEHAVIOUR_WEEKLY)
+    return weekly(con, _BEHAVIOUR, anchor).cast(BEHAVIOUR_WEEKLY)
 
 
-def search_weekly(con: duckdb.DuckDBPyConnection, anchor: datetime) -> pa.Table:
+def search_weekly(con: Queries, anchor: datetime) -> pa.Table:
     """One row per user and week: the distinct search texts and how often each was asked."""
-    dense_windows(con, anchor)
-    table = con.sql(
-        f"""WITH asked AS (
-            SELECT user_id, {window_end("seen")} AS window_end, text, count(*)::FLOAT AS n
-            FROM known_searches WHERE seen < $anchor GROUP BY ALL),
-        texts AS (
-            SELECT user_id, window_end, list(text ORDER BY text) AS searches,
-                   list(n ORDER BY text) AS search_counts
-            FROM asked GROUP BY ALL)
-        SELECT user_id, {as_timestamp("window_end")} AS event_timestamp,
-               {as_timestamp("$anchor")} AS created,
-               coalesce(searches, []) AS searches, coalesce(search_counts, []) AS search_counts
-        FROM dense LEFT JOIN texts USING (user_id, window_end)
-        ORDER BY window_end, user_id""",
-        params={"anchor": micros(anchor)},
-    ).to_arrow_table()
-    return table.cast(SEARCH_WEEKLY)
+    return weekly(con, _SEARCHES, anchor).cast(SEARCH_WEEKLY)
+
+
+def weekly(con: Queries, query: str, anchor: datetime) -> pa.Table:
+    """The rows of a weekly view, by one statement: DuckDB's planning is most of a small one's time.
+
+    Args:
+        query: SQL without its ``WITH``. It may read ``dense``: every (user, window end) from the
+            user's first window to ``$anchor``.
+
+    Raises:
+        TimeError: when nothing was known before ``anchor``.
+    """
+    table = con.sql(f"WITH {_DENSE}, {query}", params={"anchor": micros(anchor)}).to_arrow_table()
+    if not table.num_rows:
+        window_ends(con, anchor)  # raises, and says why there is nothing
+    return table
 
 
 def facts(
@@ -251,28 +229,6 @@ def catalogue(
     return table
 
 
-def dense_windows(con: duckdb.DuckDBPyConnection, anchor: datetime) -> None:
-    """Temp table ``dense``: every (user, window end) from the user's first window to the anchor.
-
-    Made once per connection and anchor: all weekly views stand on it.
-    """
-    at = {"anchor": micros(anchor)}
-    if con.execute("SELECT getvariable('dense_anchor')").fetchall() == [(at["anchor"],)]:
-        return
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE dense AS
-        SELECT user_id, $anchor - {WEEK_US} * unnest(range(weeks)) AS window_end FROM
-            (SELECT user_id, ($anchor - min(seen) - 1) // {WEEK_US} + 1 AS weeks FROM
-                (SELECT user_id, seen FROM known_events UNION ALL
-                 SELECT user_id, seen FROM known_searches)
-             WHERE seen < $anchor GROUP BY user_id)""",
-        at,
-    )
-    if not con.execute("SELECT 1 FROM dense LIMIT 1").fetchall():
-        window_ends(con, anchor)  # raises, and says why there is nothing
-    con.execute("SET VARIABLE dense_anchor = $anchor", at)
-
-
 def window_end(seen: str) -> str:
     """SQL: exclusive end of the window, counted back from ``$anchor``, that holds ``seen``."""
     return f"($anchor - (($anchor - {seen} - 1) // {WEEK_US}) * {WEEK_US})"
@@ -282,10 +238,64 @@ def as_timestamp(column: str) -> str:
     return f"make_timestamp({column})::TIMESTAMPTZ"
 
 
+def _day(us: int) -> str:
+    return str(pa.scalar(us, TIMESTAMP).as_py().date())
+
+
 def _filled(column: str) -> str:
     counts = f"{column[:-1]}_counts"
     return f"coalesce({column}, []) AS {column}, coalesce({counts}, []) AS {counts}"
 
 
-def _day(us: int) -> str:
-    return str(pa.scalar(us, TIMESTAMP).as_py().date())
+_DENSE = f"""dense AS (
+    SELECT user_id, $anchor - {WEEK_US} * unnest(range(weeks)) AS window_end FROM
+        (SELECT user_id, ($anchor - min(seen) - 1) // {WEEK_US} + 1 AS weeks FROM
+            (SELECT user_id, seen FROM known_events UNION ALL
+             SELECT user_id, seen FROM known_searches)
+         WHERE seen < $anchor GROUP BY user_id))"""
+
+_COLUMNS = (("bill", "bills"), ("click", "clicks"), ("mini_program", "mini_programs"))
+_LISTS = ", ".join(
+    f"list(line ORDER BY line) FILTER (source = '{source}') AS {column}, "
+    f"list(n ORDER BY line) FILTER (source = '{source}') AS {column[:-1]}_counts"
+    for source, column in (
+        ("bill", "bills"),
+        ("click", "clicks"),
+        ("mini_program", "mini_programs"),
+    )
+)
+
+_BEHAVIOUR = f"""
+window_lines AS (
+    SELECT user_id, window_end, source, line,
+           count(DISTINCT coalesce(basket_id, event_id))::FLOAT AS n
+    FROM (SELECT e.*, i.line, {window_end("e.seen")} AS window_end
+          FROM known_events e JOIN item_lines i USING (item_id)
+          WHERE e.seen < $anchor)
+    GROUP BY ALL),
+texts AS (SELECT user_id, window_end, {_LISTS} FROM window_lines GROUP BY ALL),
+totals AS (
+    SELECT user_id, {window_end("seen")} AS window_end, count(*) AS num_events,
+           sum(amount::DECIMAL(18, 4))::DOUBLE AS amount
+    FROM known_events WHERE seen < $anchor GROUP BY ALL)
+SELECT user_id, {as_timestamp("window_end")} AS event_timestamp,
+       {as_timestamp("$anchor")} AS created,
+       {_filled("bills")}, {_filled("clicks")}, {_filled("mini_programs")},
+       coalesce(num_events, 0) AS num_events, coalesce(amount, 0) AS amount
+FROM dense LEFT JOIN texts USING (user_id, window_end)
+           LEFT JOIN totals USING (user_id, window_end)
+ORDER BY window_end, user_id"""
+
+_SEARCHES = f"""
+asked AS (
+    SELECT user_id, {window_end("seen")} AS window_end, text, count(*)::FLOAT AS n
+    FROM known_searches WHERE seen < $anchor GROUP BY ALL),
+texts AS (
+    SELECT user_id, window_end, list(text ORDER BY text) AS searches,
+           list(n ORDER BY text) AS search_counts
+    FROM asked GROUP BY ALL)
+SELECT user_id, {as_timestamp("window_end")} AS event_timestamp,
+       {as_timestamp("$anchor")} AS created,
+       coalesce(searches, []) AS searches, coalesce(search_counts, []) AS search_counts
+FROM dense LEFT JOIN texts USING (user_id, window_end)
+ORDER BY window_end, user_id"""

@@ -62,6 +62,8 @@ def test_the_page_runs_and_the_embedding_predicts_september(
         exec(compile(block, str(PAGE), "exec"), names)
     assert len(known) > 2_300
     assert names["auc"] > 0.75
+    assert names["newcomers"] == ["new"]
+    assert names["newcomer"].shape == names["september"][:1].shape
     # The four dates differ: the join is point-in-time, not the latest row for all.
     vectors = names["vectors"]
     some = names["users"][:50]
