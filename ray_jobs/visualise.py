@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,6 +137,50 @@ def history_lines(found: dict[str, Any], path: Path) -> Path:
     axes.set(xlabel="months of history", ylabel="relative to the longest",
              xticks=[int(m) for m in months], title="U-MLP by length of history")  # fmt: skip
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _save(figure, path)
+
+
+def fusion_lines(worlds: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Probe AUC by steps of alignment: fused, its parts, and fused at a small temperature.
+
+    Args:
+        worlds: one panel each; its ``rows`` have ``steps``, ``temperature``, ``start`` and
+            ``kinds`` (kind → ``auc``).
+    """
+    figure, panels = pyplot.subplots(
+        1, len(worlds), figsize=(5.6 * len(worlds), 3.8), layout="constrained", squeeze=False
+    )
+    for axes, world in zip(panels[0], worlds, strict=True):
+        even = sorted((r for r in world["rows"] if r["start"] == "even"), key=lambda r: r["steps"])
+        plain = [row for row in even if row["temperature"] == 1.0]
+        steps = [row["steps"] for row in plain]
+        kinds = sorted(plain[0]["kinds"], key=lambda kind: (kind != "fused", kind))
+        for kind, colour in zip(kinds, _COLOURS, strict=False):
+            axes.plot(
+                range(len(steps)),
+                [row["kinds"][kind]["auc"] for row in plain],
+                marker="o",
+                color=colour,
+                label=kind,
+                linewidth=2.6 if kind == "fused" else 1.2,
+            )
+        learnt = [row for row in even if row["temperature"] != 1.0 or row["steps"] == 0]
+        axes.plot(
+            [steps.index(row["steps"]) for row in learnt],
+            [row["kinds"]["fused"]["auc"] for row in learnt],
+            marker="s",
+            linestyle="--",
+            color=_COLOURS[0],
+            label="fused, small temperature",
+        )
+        axes.set(
+            title=world["source"],
+            xlabel="steps of alignment",
+            ylabel="mean AUC of probes",
+            xticks=range(len(steps)),
+            xticklabels=steps,
+        )
+    panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _save(figure, path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,24 @@ def test_bars_show_every_method_and_group(tmp_path: Path) -> None:
     image = pixels(path)[..., :3]
     for colour in visualise._COLOURS[:2]:
         assert (np.abs(image - np.array(colour)).max(-1) < 0.02).sum() > 500
+
+
+def test_fusion_has_a_panel_per_world_and_a_line_per_kind(tmp_path: Path) -> None:
+    def row(steps: int, temperature: float, start: str = "even") -> dict[str, Any]:
+        kinds = {kind: {"auc": 0.6 + 0.01 * n + 0.0001 * steps / temperature}
+                 for n, kind in enumerate(("behaviour", "fused", "concatenation"))}  # fmt: skip
+        return {"steps": steps, "temperature": temperature, "start": start, "kinds": kinds}
+
+    rows = [row(0, 1.0), row(80, 1.0), row(320, 1.0), row(80, 0.5), row(320, 0.5)]
+    world = {"source": "a world", "rows": [*rows, row(0, 1.0, "random")]}
+    one = visualise.fusion_lines([world], tmp_path / "one.png")
+    two = visualise.fusion_lines([world, world], tmp_path / "two.png")
+    check(one, (616, 418))
+    check(two, (1232, 418))
+    for path in (one, two):
+        for colour in visualise._COLOURS[:3]:
+            near = np.abs(pixels(path)[..., :3] - np.array(colour)).max(-1) < 0.02
+            assert near.sum() > 100
 
 
 def test_figures_are_closed(tmp_path: Path) -> None:
