@@ -257,15 +257,23 @@ def _fused(trained: list[dict[str, Any]]) -> str:
     lines = []
     for row in trained:
         kinds = row["kinds"]
-        lead = kinds["fused"]["auc"] - max(kinds[kind]["auc"] for kind in others)
         lines.append([
             row["name"], *(number(kinds[kind]["auc"], 4) for kind in ["fused", *others]),
-            f"{lead:+.4f}", "holds" if lead >= 0 else "does not hold",
+            *_claim(kinds["fused"]["auc"], [kinds[kind]["auc"] for kind in others]),
             number(kinds["fused"]["directions"], 1), number(kinds[CONCATENATION]["directions"], 1),
         ])  # fmt: skip
     head = ["alignment", "fused", *others, "fused − best other", "the claim", "spread of fused",
             "of concatenation"]  # fmt: skip
     return table(head, lines)
+
+
+def _claim(fused: float | None, others: list[float | None]) -> tuple[str, str]:
+    """By how much the fused vector is ahead of the best of the others, and whether it is."""
+    known = [auc for auc in others if auc is not None]
+    if fused is None or not known:
+        return "–", "nothing to ask"
+    lead = fused - max(known)
+    return f"{lead:+.4f}", "holds" if lead >= 0 else "does not hold"
 
 
 def _planted(report: dict[str, Any]) -> str:

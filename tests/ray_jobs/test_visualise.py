@@ -108,22 +108,32 @@ def test_bars_show_every_method_and_group(tmp_path: Path) -> None:
         assert (np.abs(image - np.array(colour)).max(-1) < 0.02).sum() > 500
 
 
-def test_fusion_has_a_panel_per_world_and_a_line_per_kind(tmp_path: Path) -> None:
+def fusion_world(*kinds: str) -> dict[str, Any]:
     def row(steps: int, temperature: float, start: str = "even") -> dict[str, Any]:
-        kinds = {kind: {"auc": 0.6 + 0.01 * n + 0.0001 * steps / temperature}
-                 for n, kind in enumerate(("behaviour", "fused", "concatenation"))}  # fmt: skip
-        return {"steps": steps, "temperature": temperature, "start": start, "kinds": kinds}
+        found = {kind: {"auc": 0.6 + 0.01 * n + 0.0001 * steps / temperature}
+                 for n, kind in enumerate(kinds)}  # fmt: skip
+        return {"steps": steps, "temperature": temperature, "start": start, "kinds": found}
 
     rows = [row(0, 1.0), row(80, 1.0), row(320, 1.0), row(80, 0.5), row(320, 0.5)]
-    world = {"source": "a world", "rows": [*rows, row(0, 1.0, "random")]}
-    one = visualise.fusion_lines([world], tmp_path / "one.png")
-    two = visualise.fusion_lines([world, world], tmp_path / "two.png")
-    check(one, (616, 418))
+    return {"source": "a world", "rows": [*rows, row(0, 1.0, "random")]}
+
+
+def inked(image: np.ndarray) -> list[bool]:
+    """Which colours of the cycle are drawn with."""
+    near = [np.abs(image[..., :3] - np.array(c)).max(-1) < 0.02 for c in visualise._COLOURS[:4]]
+    return [bool(each.sum() > 100) for each in near]
+
+
+def test_fusion_has_a_panel_per_world_and_a_colour_per_kind(tmp_path: Path) -> None:
+    few = fusion_world("fused", "tabular")
+    many = fusion_world("behaviour", "fused", "search", "tabular")
+    check(visualise.fusion_lines([few], tmp_path / "one.png"), (616, 418))
+    two = visualise.fusion_lines([few, many], tmp_path / "two.png")
     check(two, (1232, 418))
-    for path in (one, two):
-        for colour in visualise._COLOURS[:3]:
-            near = np.abs(pixels(path)[..., :3] - np.array(colour)).max(-1) < 0.02
-            assert near.sum() > 100
+    image = pixels(two)
+    left, right = image[:, :500], image[:, 560:]
+    assert inked(right) == [True] * 4
+    assert inked(left) == [True, False, False, True], "tabular is the fourth of all, here too"
 
 
 def test_figures_are_closed(tmp_path: Path) -> None:

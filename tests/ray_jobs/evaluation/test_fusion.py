@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 
 from feature_repo.transforms import open_tables
 from ray_jobs import presets
-from ray_jobs.evaluation import fusion
+from ray_jobs.evaluation import ablations, fusion
+from ray_jobs.evaluation.ablations import Trainings
 from ray_jobs.evaluation.fusion import Row, bought_next, directions, rows
 
 T = datetime(2017, 9, 11, tzinfo=UTC)
@@ -97,3 +100,23 @@ def test_every_kind_and_their_concatenation_are_measured(
     assert found["behaviour"]["directions"] == pytest.approx(1)
     made.dataset.source = "synthetic:users=400,seed=0"
     assert fusion.measure(made, splits=1)["fused"]["auc"] is not None, "tasks of its own"
+
+
+@pytest.mark.slow
+def test_rows_train_and_are_measured(
+    tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of the faithful recipe on a made-up world: another temperature, other vectors."""
+    monkeypatch.setattr(fusion, "_FEW", 20)  # of 120 users
+    monkeypatch.setattr(fusion, "_SUBJECTS", 2)
+    stages = {n: replace(s, steps=2, batch_size=8) for n, s in LAPTOP.stages.items()}
+    preset = replace(LAPTOP, num_cutoffs=2, stages=stages)
+    place = Trainings(ablations.place(tmp_path), bench.SPEC, True, bench.AS_OF, preset)
+    found = []
+    for row in (Row(0), Row(2), Row(2, 0.07)):
+        made = place.subject(row.of(preset), seed=0)
+        found.append(fusion.measure(made, splits=1))
+        assert set(found[-1]) == {*made.manifest.kinds, "concatenation"} and len(found[-1]) == 5
+    spreads = [measured["fused"]["directions"] for measured in found]
+    assert len(set(spreads)) == 3 and min(spreads) >= 1
+    assert all(0 < row["auc"] < 1 for measured in found for row in measured.values())
