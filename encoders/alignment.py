@@ -52,6 +52,7 @@ class AlignmentConfig:
     fusion_dim: int = 192
     fusion_layers: int = 2
     fusion_heads: int = 4
+    fusion_start: Literal["random", "even"] = "random"  # even: see encoders.fusion
     dropout: float = 0.1
     habits: HabitConfig | None = None  # aggregates beside the modalities, added after fusion
     outlook: OutlookConfig | None = None  # overall behaviour, axes beside the joint space
@@ -91,6 +92,8 @@ class AlignmentConfig:
             raise ValueError("outlook: needs habits, whose totals it reads")
         if self.fusion not in ("attention", "concatenation"):
             raise ValueError(f"fusion must be 'attention' or 'concatenation', got {self.fusion!r}")
+        if self.fusion_start not in ("random", "even"):
+            raise ValueError(f"fusion_start must be 'random' or 'even', got {self.fusion_start!r}")
         if self.behaviour is None and self.tabular is None and self.search is None:
             raise ValueError("expected at least one of behaviour, tabular and search")
         if self.behaviour is not None and self.windows > self.behaviour.windows:
@@ -128,6 +131,7 @@ class FoundModel(nn.Module):
             self.fusion = Fusion(
                 widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
                 layers=config.fusion_layers, heads=config.fusion_heads, dropout=config.dropout,
+                start=config.fusion_start,
             )  # fmt: skip
         self.habits = None if config.habits is None else HabitEncoder(config.habits)
         self.outlook = None if config.outlook is None else Outlook(config.outlook)
@@ -166,6 +170,13 @@ class FoundModel(nn.Module):
             words.copy_(lines)
             nn.init.eye_(out)
 
+    @torch.no_grad()
+    def start_even(self, batch: UserBatch) -> None:
+        """Let fusion learn the modalities' moments from some users, where it starts from those."""
+        if isinstance(self.fusion, Fusion):
+            vectors = self.modalities(batch)
+            self.fusion.fit(list(vectors.values()), self._present(vectors, batch))
+
     @property
     def dim(self) -> int:
         """D, width of fused vectors and queries: the joint space and what stands beside it."""
@@ -196,8 +207,7 @@ class FoundModel(nn.Module):
 
     def joint(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
         """The modalities' vectors fused in the joint space, [B, J] (eq. 13)."""
-        columns = [MODALITIES.index(name) for name in vectors]
-        joint_BJ = self.fusion(list(vectors.values()), batch.present_BM[:, columns])
+        joint_BJ = self.fusion(list(vectors.values()), self._present(vectors, batch))
         if self.config.habits is not None and self.habits is not None and batch.habits is not None:
             whitened_VE = self.text.whiten(batch.habits.subjects_VE)
             profile_BP = batch.values_BF[:, : self.config.habits.profile_width]
@@ -205,6 +215,11 @@ class FoundModel(nn.Module):
         if self.config.similarity == "cosine":
             return functional.normalize(joint_BJ, dim=-1)
         return joint_BJ
+
+    @staticmethod
+    def _present(vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
+        """Who has which of these modalities, bool [B, M]."""
+        return batch.present_BM[:, [MODALITIES.index(name) for name in vectors]]
 
     def fuse(self, vectors: dict[str, Tensor], batch: UserBatch) -> Tensor:
         """Fused user vectors, [B, D]: the joint space, the outlook and the assortment beside it.
@@ -313,7 +328,8 @@ class FoundModel(nn.Module):
         users_BJ = gather_with_grad(self.joint(self.modalities(batch.users), batch.users))
         read_SE = self.text.read(batch.tokens)
         text_SJ = gather_with_grad(functional.normalize(self.text.project(read_SE), dim=-1))
-        scaled_BS = users_BJ @ text_SJ.T * self.log_scale.exp()
+        with torch.autocast(users_BJ.device.type, enabled=False):  # bfloat16 rounds to 1/256
+            scaled_BS = users_BJ.float() @ text_SJ.float().T * self.log_scale.exp()
         if self.config.objective == "infonce":
             fits_BS = batch.label_BS > 0
             total = losses.alignment(scaled_BS, fits_BS, symmetric=self.config.symmetric)

@@ -5,13 +5,23 @@ modalities; absent ones are masked. The fused vector is the mean over the presen
 user with none gets a learned "cold" vector. :class:`Concatenation` is what FOUND's Tables 4 and 5
 compare it with.
 
+Eq. 13 leaves open where fusion starts. With ``start="even"`` it is the mean of the modalities on an
+equal footing, and whatever attention adds to that has to be learnt: encoders that never met differ
+in scale and share a large common part, and a random start mixes them as they come.
+
 Shapes: B users, M modalities, D width.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+from encoders.layers import Centre
+
+_SHARED = 2.0  # deviation of what all users have in common; that of their differences is 1
 
 
 class _CrossAttention(nn.Module):
@@ -39,6 +49,7 @@ class Fusion(nn.Module):
         widths: width of each modality's vector, in order.
         dim: D, inner width.
         out_dim: width of the fused vector.
+        start: "even" needs :meth:`fit` before training.
     """
 
     def __init__(
@@ -50,8 +61,12 @@ class Fusion(nn.Module):
         layers: int,
         heads: int = 4,
         dropout: float = 0.1,
+        start: Literal["random", "even"] = "random",
     ):
         super().__init__()
+        self.centre = nn.ModuleList(
+            Centre(width) if start == "even" else nn.Identity() for width in widths
+        )
         self.project = nn.ModuleList(
             nn.Identity() if width == dim else nn.Linear(width, dim) for width in widths
         )
@@ -59,10 +74,37 @@ class Fusion(nn.Module):
         self.layers = nn.ModuleList(_CrossAttention(dim, heads, dropout) for _ in range(layers))
         self.cold_D = nn.Parameter(torch.zeros(dim))
         self.out = nn.Linear(dim, out_dim)
+        if start == "even":
+            self._start_even()
+
+    @torch.no_grad()
+    def _start_even(self) -> None:
+        """Layers that add nothing yet, an output that loses nothing, and a part all users share.
+
+        Without that part a cosine would not see how far users are from the average, which is how
+        much they do.
+        """
+        for layer in self.layers:
+            for last in (layer.attention.out_proj, layer.feed_forward[-1]):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+        nn.init.orthogonal_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        nn.init.normal_(self.modality_MD, std=_SHARED)
+
+    @torch.no_grad()
+    def fit(self, vectors: list[Tensor], present_BM: Tensor) -> None:
+        """Learn each modality's moments from the users who have it; arguments as of a forward."""
+        for m, (centre, vector) in enumerate(zip(self.centre, vectors, strict=True)):
+            if isinstance(centre, Centre):
+                centre.fit(vector[present_BM[:, m]])
 
     def forward(self, vectors: list[Tensor], present_BM: Tensor) -> Tensor:
         """Fused vectors [B, out_dim] from one [B, width] per modality and who has which."""
-        tokens = [project(v) for project, v in zip(self.project, vectors, strict=True)]
+        tokens = [
+            project(centre(vector))
+            for project, centre, vector in zip(self.project, self.centre, vectors, strict=True)
+        ]
         x_BMD = torch.stack(tokens, 1) + self.modality_MD
         anyone_B1 = present_BM.any(1, keepdim=True)
         # A row without modalities would attend to nothing (NaN): let it attend, then discard it.

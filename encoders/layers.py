@@ -71,6 +71,35 @@ class Standardise(nn.Module):
         return ((x_NF - self.mean_F) / self.std_F).clamp(-5, 5)
 
 
+class Centre(nn.Module):
+    """Mean 0 per coordinate and deviation 1 over all of them, by moments fitted once and kept.
+
+    Unlike :class:`Standardise` it keeps which directions are wide: small ones are mostly noise.
+    """
+
+    mean_D: Tensor
+    std: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean_D", torch.zeros(width))
+        self.register_buffer("std", torch.ones(()))
+
+    @torch.no_grad()
+    def fit(self, x_ND: Tensor) -> None:
+        """Learn the moments of ``x_ND``; equal or too few vectors are only centred."""
+        if len(x_ND) == 0:
+            return
+        mean_D = x_ND.double().mean(0)
+        std = (x_ND.double() - mean_D).square().mean().sqrt()
+        self.mean_D.copy_(mean_D)
+        self.std.copy_(std if std > 1e-6 else torch.ones_like(std))
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """[..., D] → [..., D]."""
+        return (x_ND - self.mean_D) / self.std
+
+
 class Whiten(nn.Module):
     """Centres vectors and equalises their directions, with moments fitted once and kept.
 

@@ -227,6 +227,9 @@ class TextTower(nn.Module):
         self.config = config
         self.tokenizer, model = load_language_model(config.model)
         self.causal = is_causal(model)
+        for each in model.modules():  # few adapters overfit little; its masks cost half a pass
+            if isinstance(each, nn.Dropout):
+                each.p = 0.0
         names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
         targets = [t for t in ("query", "value", "q_proj", "v_proj") if t in names]
         lora = LoraConfig(

@@ -61,7 +61,7 @@ class Evaluate(Job, Found, One4All):
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for report.md, report.json and figures")
     only: str = Field("", description="sections, by comma; default those that train nothing")
-    full: bool = Field(False, description="also unseen, ablations and planted, which train")
+    full: bool = Field(False, description="also what trains models of its own: hours")
     workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
 
     @field_validator("only")

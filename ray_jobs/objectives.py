@@ -42,6 +42,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 _FITTED = 20_000  # users whom the assortment and product words are fitted on
 _MATCHED = 2_000  # users by whom its size is set
+_CENTRED = 512  # rows whose modalities' moments an even fusion starts from
 _SCALED = 256  # users by whom counts of product words are weighed
 
 
@@ -155,6 +156,10 @@ def _alignment(
         some = collate.habits(rng.choice(rows, min(len(rows), 2_000), replace=False))
         if some is not None:
             model.habits.fit(some)
+    if preset.fusion_start == "even" and spec.stage not in spec.start:
+        rng = np.random.default_rng(spec.seed)
+        few = rng.choice(rows, min(len(rows), _CENTRED), replace=False)
+        model.eval().start_even(collate(few))
     if preset.pairs == "description":
         named = Descriptions(facts, kept, max_items=preset.description_items)
         described = _described(spec, model, collate, named, rows, users, world_size)
@@ -258,6 +263,7 @@ def _fresh_model(
             objective=preset.objective,
             similarity=preset.similarity,
             fusion_heads=preset.fusion_heads,
+            fusion_start=preset.fusion_start,
             temperature=preset.temperature,
             learn_temperature=preset.learn_temperature,
             symmetric=preset.symmetric,

@@ -77,6 +77,7 @@ class Preset:
     objectives: tuple[str, ...] = tuple(OBJECTIVES)  # of the self-supervised stage
     fusion: Literal["attention", "concatenation"] = "attention"
     fusion_heads: int = 4
+    fusion_start: Literal["random", "even"] = "random"  # even: the mean of the modalities
     temperature: float = 1.0  # of eq. 15
     learn_temperature: bool = True
     symmetric: bool = True  # eq. 15 in both directions
@@ -107,7 +108,7 @@ class Preset:
                 raise InputError(f"{name}: expected at least one of {list(known)}, got none")
         for name, choices in (
             ("fusion", ("attention", "concatenation")), ("text_period", ("future", "same")),
-            ("pairs", ("description", "intents")),
+            ("pairs", ("description", "intents")), ("fusion_start", ("random", "even")),
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
@@ -201,6 +202,7 @@ def paper() -> Preset:
         fusion_dim=dim,
         fusion_layers=5,
         fusion_heads=16,
+        fusion_start="even",
         similarity="cosine",
         learn_temperature=False,
         symmetric=False,
@@ -246,7 +248,9 @@ def laptop() -> Preset:
             "behaviour": Training(steps=60, batch_size=32, learning_rate=1e-3),
             "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
             "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
-            "alignment": Training(steps=80, batch_size=64, learning_rate=1e-3),
+            "alignment": Training(
+                steps=80, batch_size=64, learning_rate=1e-3, precision="bfloat16"
+            ),
             "shopper_bert": _PURCHASES,
         },
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -137,6 +138,50 @@ def history_lines(found: dict[str, Any], path: Path) -> Path:
              xticks=[int(m) for m in months], title="U-MLP by length of history")  # fmt: skip
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _save(figure, path)
+
+
+def fusion_lines(worlds: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Probe AUC by steps of alignment: fused, its parts, and fused at a small temperature.
+
+    Args:
+        worlds: one panel each; its ``rows`` have ``steps``, ``temperature``, ``start`` and
+            ``kinds`` (kind → ``auc``). A kind has one colour in all panels.
+    """
+    kinds = {kind for world in worlds for row in world["rows"] for kind in row["kinds"]}
+    named = sorted(kinds, key=lambda kind: (kind != "fused", kind))
+    colours = dict(zip(named, _COLOURS, strict=False))
+    figure, panels = pyplot.subplots(
+        1, len(worlds), figsize=(5.6 * len(worlds), 3.8), layout="constrained", squeeze=False
+    )
+    shown: dict[str, Any] = {}
+    for axes, world in zip(panels[0], worlds, strict=True):
+        shown |= _fusion_panel(axes, world, colours)
+    panels[0][-1].legend(
+        shown.values(), shown.keys(), fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    return _save(figure, path)
+
+
+def _fusion_panel(axes: Any, world: dict[str, Any], colours: dict[str, Any]) -> dict[str, Any]:
+    """One world's lines, by label."""
+    even = sorted((r for r in world["rows"] if r["start"] == "even"), key=lambda r: r["steps"])
+    plain = [row for row in even if row["temperature"] == 1.0]
+    learnt = [row for row in even if row["temperature"] != 1.0 or row["steps"] == 0]
+    steps = [row["steps"] for row in plain]
+    shown: dict[str, Any] = {}
+    for kind in (kind for kind in colours if kind in plain[0]["kinds"]):
+        (shown[kind],) = axes.plot(
+            range(len(steps)), [row["kinds"][kind]["auc"] for row in plain], marker="o",
+            color=colours[kind], linewidth=2.6 if kind == "fused" else 1.2,
+        )  # fmt: skip
+    (shown["fused, small temperature"],) = axes.plot(
+        [steps.index(row["steps"]) for row in learnt],
+        [row["kinds"]["fused"]["auc"] for row in learnt], marker="s", linestyle="--",
+        color=colours["fused"],
+    )  # fmt: skip
+    axes.set(title=world["source"], xlabel="steps of alignment", ylabel="mean AUC of probes",
+             xticks=range(len(steps)), xticklabels=steps)  # fmt: skip
+    return shown
 
 
 def _first(row: dict[str, Any]) -> float:

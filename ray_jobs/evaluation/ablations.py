@@ -86,7 +86,7 @@ _STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("+ inner product, overall behaviour", ("similarity", "objective", "outcome_weight")),
     ("+ half a year of past, in frozen sentence vectors", ("behaviour", "windows", "tabular",
                                                            "search", "text", "fusion_dim",
-                                                           "stages")),
+                                                           "fusion_start", "stages")),
     ("+ habits", ("habits",)),
     (FULL, ("outlook", "assortment", "feedback")),
 )  # fmt: skip

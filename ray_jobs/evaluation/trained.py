@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ray_jobs import presets
-from ray_jobs.evaluation import demands, planted, probe_table, unseen, zero_shot
-from ray_jobs.evaluation.ablations import STEPS, VARIANTS, Variant
+from ray_jobs import presets, visualise
+from ray_jobs.evaluation import demands, fusion, planted, probe_table, unseen, zero_shot
+from ray_jobs.evaluation.ablations import STEPS, VARIANTS, Trainings, Variant
 from ray_jobs.evaluation.bench import Bench
 from ray_jobs.evaluation.bootstrap import Resamples
 from ray_jobs.evaluation.methods import sentence
@@ -99,6 +99,39 @@ def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict
     return found
 
 
+def of_fusion(bench: Bench) -> dict[str, Any]:
+    """The fused vector beside its parts, by steps of alignment and by temperature."""
+    parts = _fusion(bench)
+    listed = [
+        {"source": source, "as_of": world.as_of.isoformat(),
+         "rows": [{**asdict(row), "name": row.name, "kinds": parts[f"{source}, {row.name}"]()}
+                  for row in fusion.rows(world.preset)]}
+        for source, world in fusion.worlds(bench).items()
+    ]  # fmt: skip
+    visualise.fusion_lines(listed, bench.results.out / "fusion.png")
+    return {"fusion": {"preset": fusion.faithful(bench.preset).name, "worlds": listed}}
+
+
+def _fusion(bench: Bench) -> dict[str, Part]:
+    splits = bench.settings.splits
+
+    def part(world: Trainings, row: fusion.Row) -> Part:
+        def work() -> dict[str, Any]:
+            made = world.subject(row.of(world.preset), seed=0)
+            return Results(bench.results.out, made.identity).of(  # type: ignore[no-any-return]
+                f"fusion {made.manifest.id}", [splits], lambda: fusion.measure(made, splits)
+            )
+
+        return work
+
+    parts = {}
+    for source, world in fusion.worlds(bench).items():
+        listed = fusion.rows(world.preset)
+        world.prepare(row.of(world.preset) for row in listed)
+        parts |= {f"{source}, {row.name}": part(world, row) for row in listed}
+    return parts
+
+
 def of_planted(bench: Bench) -> dict[str, Any]:
     """Synthetic worlds whose interests one modality shows."""
     worlds = [part() for part in _planted(bench).values()]
@@ -118,9 +151,9 @@ def _planted(bench: Bench) -> dict[str, Part]:
 
 
 PARTS: dict[str, Callable[[Bench], dict[str, Part]]] = {
-    "unseen": _unseen, "ablations": _ablations, "planted": _planted,
+    "unseen": _unseen, "ablations": _ablations, "fusion": _fusion, "planted": _planted,
 }  # fmt: skip
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "unseen": of_unseen, "ablations": of_ablations, "planted": of_planted,
+    "unseen": of_unseen, "ablations": of_ablations, "fusion": of_fusion, "planted": of_planted,
 }  # fmt: skip

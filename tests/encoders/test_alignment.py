@@ -103,6 +103,38 @@ def test_another_fusion_is_refused() -> None:
         AlignmentConfig(fusion="sum")  # type: ignore[arg-type]
 
 
+def test_another_start_of_fusion_is_refused() -> None:
+    with pytest.raises(ValueError, match="fusion_start must be 'random' or 'even', got 'cold'"):
+        AlignmentConfig(fusion_start="cold")  # type: ignore[arg-type]
+
+
+def test_an_even_fusion_learns_its_moments_from_users_and_keeps_them(
+    world: Any, tiny_config: Callable
+) -> None:
+    model = FoundModel(tiny_config(fusion_start="even")).eval()
+    batch = world.collate()(np.arange(len(world.rows)))
+    model.start_even(batch)
+    for m, (name, vector_BD) in enumerate(model.modalities(batch).items()):
+        there = vector_BD[batch.present_BM[:, ["behaviour", "tabular", "search"].index(name)]]
+        torch.testing.assert_close(model.fusion.centre[m].mean_D, there.mean(0))
+    again = FoundModel(tiny_config(fusion_start="even")).eval()
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again(batch), model(batch))
+
+
+def test_half_precision_does_not_round_the_cosines(tiny_config: Callable, pairs: PairBatch) -> None:
+    """Scores of a softmax that differ by less than 1/256 still differ."""
+    model = FoundModel(tiny_config(similarity="cosine", temperature=1.0)).eval()
+    batch = with_tokens(pairs, model)
+    with torch.no_grad():
+        exact = model.loss(batch)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = model.loss(batch)[0]
+    assert half.dtype == torch.float32
+    assert half != half.bfloat16().float(), "not a value that bfloat16 can hold"
+    torch.testing.assert_close(half, exact, atol=2e-2, rtol=0)
+
+
 def test_another_similarity_is_refused() -> None:
     with pytest.raises(ValueError, match="similarity must be 'dot' or 'cosine', got 'euclid'"):
         AlignmentConfig(similarity="euclid")  # type: ignore[arg-type]

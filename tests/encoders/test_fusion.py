@@ -1,6 +1,7 @@
 """Fusion: absent modalities are absent, to the bit."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from encoders.fusion import Concatenation, Fusion
 WIDTHS = [6, 8, 5]
 
 
-def fusion(**changes: int) -> Fusion:
+def fusion(**changes: Any) -> Fusion:
     torch.manual_seed(0)
     return Fusion(widths=WIDTHS, dim=8, out_dim=7, layers=2, heads=2, **changes).eval()
 
@@ -134,3 +135,54 @@ def test_concatenation_is_a_linear_map_of_what_is_there() -> None:
         torch.testing.assert_close(fused[b], fusion.out(torch.cat(parts)))
     noise = [torch.where(present[:, m, None], v, torch.nan) for m, v in enumerate(vectors)]
     torch.testing.assert_close(fusion(noise, present), fused)
+
+
+def test_an_even_start_is_the_mean_of_the_modalities_on_an_equal_footing() -> None:
+    model = fusion(start="even")
+    vectors, present = users()
+    model.fit(vectors, present)
+    fused = model(vectors, present)
+    for b in range(1, 8):
+        tokens = []
+        for m, v in enumerate(vectors):
+            if not present[b, m]:
+                continue
+            there = v[present[:, m]]
+            even = (v[b] - there.mean(0)) / (there - there.mean(0)).square().mean().sqrt()
+            tokens.append(model.project[m](even) + model.modality_MD[m])
+        torch.testing.assert_close(fused[b], model.out(torch.stack(tokens).mean(0)))
+
+
+def test_from_an_even_start_neither_scale_nor_what_users_share_matters() -> None:
+    model = fusion(start="even")
+    vectors, present = users()
+    model.fit(vectors, present)
+    before = model(vectors, present)
+    moved = [vectors[0] * 100 + 7, vectors[1] * 0.01 - 3, vectors[2] + 50]
+    model.fit(moved, present)
+    torch.testing.assert_close(model(moved, present), before, atol=1e-4, rtol=1e-4)
+    absent = [torch.where(present[:, m, None], v, 1e6) for m, v in enumerate(moved)]
+    model.fit(absent, present)  # who lacks a modality says nothing of its moments
+    torch.testing.assert_close(model(absent, present), before, atol=1e-4, rtol=1e-4)
+
+
+def test_an_even_start_loses_no_direction_and_every_layer_still_learns() -> None:
+    torch.manual_seed(0)
+    model = Fusion(widths=[8, 8], dim=8, out_dim=8, layers=2, heads=2, start="even").eval()
+    weight = model.out.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)
+    both = torch.ones(16, 2, dtype=torch.bool)
+    target = torch.randn(16, 8)
+    (model([torch.randn(16, 8), torch.randn(16, 8)], both) * target).sum().backward()
+    for layer in model.layers:
+        assert layer.attention.out_proj.weight.grad.any()
+        assert layer.feed_forward[-1].weight.grad.any()
+
+
+def test_a_random_start_has_no_moments_and_keeps_its_weights() -> None:
+    model = fusion()
+    before = copy.deepcopy(model.state_dict())
+    vectors, present = users()
+    model.fit(vectors, present)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not [name for name in before if name.startswith("centre")]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from encoders.layers import NearIdentity, ResidualMlp, Standardise, Whiten
+from encoders.layers import Centre, NearIdentity, ResidualMlp, Standardise, Whiten
 
 
 def test_whitening_is_the_identity_until_fitted() -> None:
@@ -98,3 +98,21 @@ def test_one_row_is_too_little_to_standardise_by() -> None:
     for rows in (x, x[:0]):
         layer.fit(rows)
     assert torch.equal(layer(x), x)
+
+
+def test_centring_keeps_which_directions_are_wide() -> None:
+    x = torch.randn(5_000, 2) * torch.tensor([3.0, 1.0]) + torch.tensor([40.0, -7.0])
+    centre = Centre(2)
+    assert torch.equal(centre(x), x), "the identity until fitted"
+    centre.fit(x)
+    y = centre(x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.square().mean(), torch.tensor(1.0))
+    torch.testing.assert_close(y.std(0)[0] / y.std(0)[1], x.std(0)[0] / x.std(0)[1])
+
+
+def test_centring_nobody_or_equals_stays_finite() -> None:
+    for x in (torch.ones(0, 3), torch.ones(1, 3), torch.ones(9, 3)):
+        centre = Centre(3)
+        centre.fit(x)
+        assert torch.isfinite(centre(torch.randn(4, 3))).all()

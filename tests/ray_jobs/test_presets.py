@@ -55,7 +55,7 @@ def test_the_faithful_presets_keep_to_the_paper(name: str) -> None:
     assert (preset.temperature, preset.learn_temperature, preset.symmetric) == (1.0, False, False)
     assert preset.pairs == "description"  # 4.1
     assert (preset.text.hidden, preset.text.whiten) == (0, False)
-    assert preset.fusion == "attention"
+    assert (preset.fusion, preset.fusion_start) == ("attention", "even")
     assert preset.two_stage
     assert preset.text_period == "future"
     assert preset.modalities == ("behaviour", "tabular", "search")
@@ -107,6 +107,7 @@ def test_the_laptop_recipe_trains_and_embeds(copy: Any, bench: Any) -> None:
     preset = small(presets.laptop(), steps=2, size=8)
     model = trained_model(copy, preset)
     assert model.config.windows == 7
+    assert all(centre.mean_D.any() for centre in model.fusion.centre)  # fitted before training
     assert model.log_scale.item() == 0.0
     lora = [p for n, p in model.text.named_parameters() if "lora_B" in n]
     assert all(p.any() for p in lora)  # tuned from the first step on

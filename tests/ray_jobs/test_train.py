@@ -255,13 +255,17 @@ def test_settings_of_the_command_reach_the_loop(copy: Any, monkeypatch: pytest.M
 
 
 def test_precision_is_an_autocast_of_the_device() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert isinstance(loop._autocast("float32", gpu), nullcontext)
-    for device in (cpu, gpu):
-        with pytest.warns(UserWarning) if device is gpu else nullcontext():
-            cast = loop._autocast("bfloat16", device)
-        assert isinstance(cast, torch.autocast)
-        assert (cast.device, cast.fast_dtype) == (device.type, torch.bfloat16)
+    x = torch.ones(2, 2)
+    fused = torch.backends.cuda.flash_sdp_enabled  # of every device, whatever its name
+    with loop._autocast("float32", torch.device("cpu")):
+        assert (x @ x).dtype == torch.float32 and fused()
+    with loop._autocast("bfloat16", torch.device("cpu")):
+        assert (x @ x).dtype == torch.bfloat16
+        assert not fused(), "its backward pass is slow there"
+    assert (x @ x).dtype == torch.float32 and fused()
+    with pytest.warns(UserWarning), loop._autocast("bfloat16", torch.device("cuda")):
+        assert torch.get_autocast_dtype("cuda") == torch.bfloat16
+        assert (x @ x).dtype == torch.float32 and fused()
 
 
 @pytest.mark.parametrize("stage", ["behaviour", "tabular", "search", "alignment"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,34 @@ def test_bars_show_every_method_and_group(tmp_path: Path) -> None:
     image = pixels(path)[..., :3]
     for colour in visualise._COLOURS[:2]:
         assert (np.abs(image - np.array(colour)).max(-1) < 0.02).sum() > 500
+
+
+def fusion_world(*kinds: str) -> dict[str, Any]:
+    def row(steps: int, temperature: float, start: str = "even") -> dict[str, Any]:
+        found = {kind: {"auc": 0.6 + 0.01 * n + 0.0001 * steps / temperature}
+                 for n, kind in enumerate(kinds)}  # fmt: skip
+        return {"steps": steps, "temperature": temperature, "start": start, "kinds": found}
+
+    rows = [row(0, 1.0), row(80, 1.0), row(320, 1.0), row(80, 0.5), row(320, 0.5)]
+    return {"source": "a world", "rows": [*rows, row(0, 1.0, "random")]}
+
+
+def inked(image: np.ndarray) -> list[bool]:
+    """Which colours of the cycle are drawn with."""
+    near = [np.abs(image[..., :3] - np.array(c)).max(-1) < 0.02 for c in visualise._COLOURS[:4]]
+    return [bool(each.sum() > 100) for each in near]
+
+
+def test_fusion_has_a_panel_per_world_and_a_colour_per_kind(tmp_path: Path) -> None:
+    few = fusion_world("fused", "tabular")
+    many = fusion_world("behaviour", "fused", "search", "tabular")
+    check(visualise.fusion_lines([few], tmp_path / "one.png"), (616, 418))
+    two = visualise.fusion_lines([few, many], tmp_path / "two.png")
+    check(two, (1232, 418))
+    image = pixels(two)
+    left, right = image[:, :500], image[:, 560:]
+    assert inked(right) == [True] * 4
+    assert inked(left) == [True, False, False, True], "tabular is the fourth of all, here too"
 
 
 def test_figures_are_closed(tmp_path: Path) -> None:

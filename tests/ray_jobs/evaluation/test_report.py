@@ -45,6 +45,19 @@ def test_ablations_show_the_spread_over_seeds() -> None:
     assert "| faithful | 1 | 0.700" in told and "(full) | 2 | 0.750 ± 0.071" in told
 
 
+def test_a_fusion_that_nothing_was_asked_of_has_no_lead() -> None:
+    kinds = {kind: {"auc": None, "directions": None} for kind in ("fused", "concatenation")}
+    row = {"name": "0 steps", "kinds": kinds}
+    world = {"source": "synthetic:users=100,seed=0", "as_of": "2024-08-26", "rows": [row]}
+    page = report.page({**HEAD, "fusion": {"preset": "laptop", "worlds": [world]}})
+    assert "| 0 steps | – | – | – | nothing to ask | – | – |" in page
+    kinds = {**kinds, "fused": {"auc": 0.6, "directions": 2.0},
+             "concatenation": {"auc": 0.6, "directions": 3.0}}  # fmt: skip
+    world = {**world, "rows": [{**row, "kinds": kinds}]}
+    page = report.page({**HEAD, "fusion": {"preset": "laptop", "worlds": [world]}})
+    assert "| +0.0000 | holds | 2.0 | 3.0 |" in page
+
+
 def test_the_papers_tables_have_a_cell_per_test_set() -> None:
     for quoted in (paper.ZERO_SHOT, paper.FEW_SHOT, paper.PROBES, paper.ABLATIONS):
         assert all(len(cells) == len(paper.TEST_SETS) for cells in quoted.values())

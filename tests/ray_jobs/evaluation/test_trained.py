@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
-from ray_jobs.evaluation import planted, report, trained, unseen
+from ray_jobs import presets
+from ray_jobs.evaluation import fusion, planted, report, trained, unseen
 from ray_jobs.evaluation.ablations import STEPS, VARIANTS, Trainings, Variant
 from ray_jobs.evaluation.bench import Bench, Found
 from ray_jobs.evaluation.results import Results
@@ -19,6 +20,8 @@ from ray_jobs.evaluation.results import Results
 HEAD = {"snapshot": "20171106_x_1", "source": "complete-journey", "synthetic": False,
         "households": 2456, "as_of": "2017-11-06T00:00", "trained_as_of": "2017-11-06"}  # fmt: skip
 FINAL = datetime(2017, 11, 6, tzinfo=UTC)
+CHOSEN_AT = datetime(2017, 9, 11, tzinfo=UTC)
+LAPTOP = presets.laptop()
 GROUPS = {"zero_shot": "ABCD", "paraphrase": "ABCD", "probe": "ABCDE"}
 
 
@@ -87,13 +90,47 @@ def test_folds_and_worlds_are_parts_with_names(
     monkeypatch.setattr(planted, "measure", world)
     monkeypatch.setattr(Trainings, "prepare", lambda trainings, variants: None)
     one = bench(tmp_path, users=300)
-    parts = {name: trained.PARTS[name](one) for name in trained.PARTS if name != "ablations"}
+    parts = {name: trained.PARTS[name](one) for name in ("unseen", "planted")}
     assert list(parts["unseen"]) == [fold.name for fold in unseen.folds()]
     assert list(parts["planted"]) == [world.spec for world in planted.worlds(300)]
     found = trained.of_planted(one)
     assert trained.of_planted(one) == found and made == list(parts["planted"]), "kept on disk"
     page = report.page({**HEAD, **found})
     assert "Preset best, one seed, 300 users" in page and "| nothing | 9 | 0.800" in page
+
+
+def test_fusion_is_told_beside_its_parts_on_both_worlds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training replaced: fused is ahead of its parts at a small temperature and nowhere else."""
+    made: list[tuple[str, str]] = []
+
+    def subject(trainings: Trainings, variant: Variant, seed: int) -> Any:
+        assert trainings.as_of <= datetime(2024, 8, 26, tzinfo=UTC) and trainings.preset == LAPTOP
+        assert trainings.source != "complete-journey" or trainings.as_of == CHOSEN_AT
+        known = f"{trainings.source} {variant.name}".replace("/", " ")
+        return SimpleNamespace(identity=[known], manifest=SimpleNamespace(id=known))
+
+    def measure(one: Any, splits: int) -> dict[str, Any]:
+        made.append(one.manifest.id)
+        ahead = 0.01 if "temperature" in one.manifest.id else -0.02
+        return {"fused": {"auc": 0.7 + ahead, "directions": 1.5},
+                "behaviour": {"auc": 0.6, "directions": 2.0},
+                "concatenation": {"auc": 0.7, "directions": 2.5}}  # fmt: skip
+
+    monkeypatch.setattr(Trainings, "prepare", lambda trainings, variants: list(variants))
+    monkeypatch.setattr(Trainings, "subject", subject)
+    monkeypatch.setattr(fusion, "measure", measure)
+    one = bench(tmp_path, users=300)
+    found = trained.of_fusion(one)
+    sources = [world["source"] for world in found["fusion"]["worlds"]]
+    assert sources == ["complete-journey", "synthetic:users=300,seed=0"]
+    assert trained.of_fusion(one) == found and len(made) == len(trained.PARTS["fusion"](one))
+    page = report.page({**HEAD, **found})
+    assert page.count("| does not hold |") == 2 * 5 and page.count("| holds |") == 2 * 2
+    assert "| 80 steps | 0.6800 | 0.6000 | 0.7000 | -0.0200 | does not hold | 1.5 | 2.5 |" in page
+    assert "seed=0, as of 2024-08-26 — **synthetic data**" in page
+    assert (tmp_path / "fusion.png").exists() and "(fusion.png)" in page
 
 
 def test_what_travels_to_other_processes_can() -> None:
