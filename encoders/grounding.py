@@ -81,6 +81,8 @@ class CatalogueRewriter:
             return as_it_stands(demand, "The catalogue is empty: the demand is read literally.")
         if (named := self._by_words.get(_content(demand))) is not None:
             return self._reading(demand, {named: 1.0})
+        if (said := self._overall.said(demand)) is not None:
+            return as_it_stands(said, None if said == demand else f"Read as: {said}.")
         demand_E = self._vector(demand)
         similar_T = self._described_TE @ demand_E
         best = float(similar_T.max())

@@ -3,16 +3,19 @@
 Such a demand is told by its likeness to phrases about such behaviour, and read as the outcomes that
 the model has learnt (``schema.OUTCOME_NAMES``). "More than before" differs from "a lot" in a word
 or two, so a few phrases of each outcome decide together, and the likest outcome takes nearly all.
+Who says it in the model's own words (``templates``) is taken at them, horizon included.
 
 Shapes: N phrases, E width of the sentence vectors.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from encoders import templates
 from encoders.catalogue import Subject
 
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -48,6 +51,8 @@ _LEAST = 0.35  # similarity below which a demand is about something else, in the
 _LEAD = 0.05  # by which an item has to be likelier: to take one who leaves for a buyer costs most
 _TOGETHER = 3  # phrases of an outcome that decide
 _TEMPERATURE = 0.02
+_WEEKS = range(1, 9)  # of horizons that templates spell out
+_WHO = re.compile(r"^(?:\w+ (?:that|who)|who) ")
 
 
 class OverallBehaviour:
@@ -63,7 +68,22 @@ class OverallBehaviour:
         known = {outcome.name: outcome for outcome in learnt}
         self._meant = [known.get(name) for name in PHRASES]
         self._of_N = np.repeat(np.arange(len(PHRASES)), [len(each) for each in PHRASES.values()])
+        self._own_words = {
+            templates.outcome_sentence(outcome.name, horizon_days=7 * weeks, wording=wording):
+            templates.outcome_sentence(outcome.name, horizon_days=7 * weeks)
+            for outcome in learnt for weeks in _WEEKS
+            for wording in range(templates.num_outcome_wordings(outcome.name))
+        }  # fmt: skip
         self._phrases_NE = vectors([phrase for each in PHRASES.values() for phrase in each])
+
+    def said(self, demand: str) -> str | None:
+        """The plain sentence about an outcome, where the demand is one of the model's own.
+
+        "Households that will spend a lot in the next four weeks." says what "will spend a lot in
+        the next four weeks" does.
+        """
+        words = " ".join(demand.casefold().split()).rstrip(" .!?")
+        return self._own_words.get(words) or self._own_words.get(_WHO.sub("", words))
 
     def is_meant(self, demand_E: np.ndarray, item: float) -> bool:
         """Whether a demand is about overall behaviour, and not the item of that similarity."""

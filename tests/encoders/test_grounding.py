@@ -120,6 +120,25 @@ def test_a_demand_about_overall_behaviour_is_read_as_the_outcome_it_means() -> N
     assert best[0] in rewriter.vocabulary()
 
 
+@pytest.mark.parametrize(
+    ("demand", "read"),
+    [("will spend a lot in the next four weeks", "will spend a lot in the next four weeks"),
+     ("Households that will spend a lot in the next TWO weeks.",
+      "will spend a lot in the next two weeks"),
+     ("our most valuable shoppers of the coming eight weeks",
+      "will spend a lot in the next eight weeks")],
+)  # fmt: skip
+def test_who_speaks_in_the_models_own_words_is_taken_at_them(demand: str, read: str) -> None:
+    learnt = CATALOGUE.with_outcomes({"a lot": 9, "more": 9})
+    reading = CatalogueRewriter(learnt, vectors, horizon_days=28).read(demand)
+    assert reading.sentences == ((read, 1.0),)
+    assert (
+        CatalogueRewriter(CATALOGUE, vectors, horizon_days=28).read(demand).sentences
+        != ((read, 1.0),)
+        or read == demand
+    )
+
+
 def test_a_model_that_has_learnt_no_outcome_leaves_such_a_demand_alone(
     rewriter: CatalogueRewriter,
 ) -> None:
