@@ -4,7 +4,7 @@
     forest.set(0, roots)                    # what the library learnt about the first of 12
     scores_BK = forest(features_BF)         # its own sums, for every user and all 12
 
-Shapes: B users, F features, K sums, T trees of each, N nodes of a tree.
+Shapes: B users, F features, K sums, T trees of each, M = K · T, N nodes of a tree.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_TOGETHER = 512
 _LEAF = np.inf  # a threshold that sends everybody left, which in a leaf is the leaf itself
 
 
@@ -69,22 +70,23 @@ class Forest(nn.Module):
 
     def forward(self, features_BF: Tensor) -> Tensor:
         """Each sum for each user, float32 [B, K]."""
-        sums = [self._sum(k, features_BF) for k in range(len(self.value_KTN))]
-        return torch.stack(sums, 1) if sums else features_BF.new_zeros(len(features_BF), 0)
+        # Some users at a time: every decision of every tree is looked up for each of them.
+        parts = [self._sums(part) for part in features_BF.split(_TOGETHER)]
+        return torch.cat(parts) if parts else features_BF.new_zeros(0, len(self.value_KTN))
 
-    def _sum(self, k: int, features_BF: Tensor) -> Tensor:
-        T, N = self.value_KTN.shape[1:]
+    def _sums(self, features_BF: Tensor) -> Tensor:
+        K, T, N = self.value_KTN.shape
         feature, left, right = (
-            buffer[k].reshape(-1).long()
+            buffer.reshape(-1).long()
             for buffer in (self.feature_KTN, self.left_KTN, self.right_KTN)
-        )
-        threshold, value = self.threshold_KTN[k].reshape(-1), self.value_KTN[k].reshape(-1)
-        root_T = torch.arange(T, device=features_BF.device) * N
-        at_BT = root_T.expand(len(features_BF), T)
+        )  # fmt: skip
+        threshold = self.threshold_KTN.reshape(-1)
+        root_M = torch.arange(K * T, device=features_BF.device) * N
+        at_BM = root_M.expand(len(features_BF), K * T)
         for _ in range(self.depth):
-            goes_left = features_BF.gather(1, feature[at_BT]) <= threshold[at_BT]
-            at_BT = root_T + torch.where(goes_left, left[at_BT], right[at_BT])
-        return value[at_BT].sum(1)
+            goes_left = features_BF.gather(1, feature[at_BM]) <= threshold[at_BM]
+            at_BM = root_M + torch.where(goes_left, left[at_BM], right[at_BM])
+        return self.value_KTN.reshape(-1)[at_BM].reshape(len(features_BF), K, T).sum(2)
 
 
 def _flatten(
