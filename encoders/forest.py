@@ -38,7 +38,7 @@ class Forest(nn.Module):
         self.right_KTN: Tensor
         self.value_KTN: Tensor
         for name in ("feature_KTN", "left_KTN", "right_KTN"):
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.int16))
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("threshold_KTN", torch.full(shape, _LEAF))
         self.register_buffer("value_KTN", torch.zeros(shape))
 
