@@ -93,7 +93,7 @@ def _differences(differences: dict[str, Any]) -> str:
         [group, row["best count"], f"{row['mean']:+.4f}", f"{row['low']:+.4f} … {row['high']:+.4f}"]
         for group, row in differences.items()
     ]
-    head = ["group", "best count", "AUC of the sentence minus it", "95 % interval"]
+    head = ["group", "best count", "AUC of the sentence, as it is read, minus it", "95 % interval"]
     return "Paired bootstrap over households:\n\n" + table(head, rows)
 
 

@@ -19,7 +19,7 @@ from ray_jobs.evaluation import (
 )
 from ray_jobs.evaluation.bench import Bench
 from ray_jobs.evaluation.bootstrap import Resamples
-from ray_jobs.evaluation.methods import methods
+from ray_jobs.evaluation.methods import READ, methods
 
 
 def _zero_shot(bench: Bench) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _zero_shot(bench: Bench) -> dict[str, Any]:
         section: zero_shot.table(measured, wording) for section, wording in tables.items()
     }
     found["against_counts"] = {
-        section: zero_shot.against_counts(measured, counts, wording)
+        section: zero_shot.against_counts(measured, counts, wording, ours=READ)
         for section, wording in tables.items()
     }
     visualise.zero_shot_bars(found["zero_shot"], results.out / "zero_shot.png")

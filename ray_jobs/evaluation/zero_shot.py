@@ -136,20 +136,20 @@ def table(measured: dict[str, dict[str, Any]], wording: str) -> dict[str, Any]:
 
 
 def against_counts(
-    measured: dict[str, dict[str, Any]], counts: Sequence[str], wording: str
+    measured: dict[str, dict[str, Any]], counts: Sequence[str], wording: str, *, ours: str = OURS
 ) -> dict[str, Any]:
-    """Group → the best count there, and ours minus it: mean and 95 % interval of the AUC."""
+    """Group → the best count there, and ``ours`` minus it: mean and 95 % interval of the AUC."""
     means = table(measured, wording)
     found: dict[str, Any] = {}
-    for group in means.get(OURS, {}):
+    for group in means.get(ours, {}):
         rivals = {name: means[name][group]["auc"] for name in counts if group in means[name]}
         if not rivals:
             continue
         best = max(rivals, key=lambda name: rivals[name])
-        ours, theirs = (
-            np.array(measured[name]["resampled"][wording][group]) for name in (OURS, best)
+        our_R, their_R = (
+            np.array(measured[name]["resampled"][wording][group]) for name in (ours, best)
         )
-        found[group] = {"best count": best, **difference(ours, theirs)}
+        found[group] = {"best count": best, **difference(our_R, their_R)}
     return found
 
 
