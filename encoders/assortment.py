@@ -2,7 +2,7 @@
 
 Sentences ask what a user will do, and the joint space is shaped by what they name. Who a user is,
 a household with children, say, shows in the fine make-up of the baskets, which no sentence names.
-So the fused vector carries a second block beside the joint space: latent semantic analysis
+So the fused vector carries a last block beside the joint space: latent semantic analysis
 (tf-idf, truncated SVD) of the lines and subjects of a year. Queries hold zeros there, so no score
 changes by it; a model on frozen vectors reads it, and so can seed users. Not from FOUND; what it
 adds is an ablation (docs/decisions/best-preset.md).

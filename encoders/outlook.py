@@ -49,9 +49,7 @@ class Outlook(nn.Module):
         self.config = config
         self._place = {sentence: place for place, sentence in enumerate(config.sentences)}
         K = len(config.sentences)
-        self.forest = Forest(
-            num=K, trees=config.trees, leaves=config.leaves, depth=config.depth
-        )  # fmt: skip
+        self.forest = Forest(num=K, trees=config.trees, leaves=config.leaves, depth=config.depth)
         self.mean_K: Tensor
         self.scale_K: Tensor
         self.keep_K: Tensor
