@@ -80,3 +80,12 @@ def test_splits_by_category_are_refused() -> None:
     root = {"decision_type": "==", "threshold": "1||2", "left_child": leaf, "right_child": leaf}
     with pytest.raises(ValueError, match="numeric splits"):
         Forest(num=1, trees=1, leaves=2, depth=1).set(0, [root])
+
+
+def test_a_threshold_between_two_float32_sends_the_upper_one_right() -> None:
+    assert np.float32(0.1) > 0.1  # rounded, the threshold would take it in
+    root = {"decision_type": "<=", "split_feature": 0, "threshold": 0.1,
+            "left_child": {"leaf_value": -1.0}, "right_child": {"leaf_value": 1.0}}  # fmt: skip
+    forest = Forest(num=1, trees=1, leaves=2, depth=1)
+    forest.set(0, [root])
+    assert forest(torch.tensor([[0.1]])).item() == 1.0
