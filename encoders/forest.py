@@ -111,4 +111,4 @@ def _flatten(
 def _below(threshold: float) -> float:
     """The largest float32 up to a float64: float32 features fall on the same side of both."""
     near = np.float32(threshold)
-    return float(near if near <= threshold else np.nextafter(near, np.float32(-np.inf)))
+    return float(near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf)))

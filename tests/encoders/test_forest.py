@@ -83,7 +83,7 @@ def test_splits_by_category_are_refused() -> None:
 
 
 def test_a_threshold_between_two_float32_sends_the_upper_one_right() -> None:
-    assert np.float32(0.1) > 0.1  # rounded, the threshold would take it in
+    assert float(np.float32(0.1)) > 0.1  # rounded, the threshold would take it in
     root = {"decision_type": "<=", "split_feature": 0, "threshold": 0.1,
             "left_child": {"leaf_value": -1.0}, "right_child": {"leaf_value": 1.0}}  # fmt: skip
     forest = Forest(num=1, trees=1, leaves=2, depth=1)
