@@ -21,7 +21,7 @@ const state = { size: null, eligible: 0, min: null, ranks: null };
 const curve = new Curve(find("#curve"));
 const histogram = new Histogram(find("#histogram"));
 const space = new SpaceMap(find("#map"), find("#clusters"));
-const rules = new Rules(() => replan());
+const rules = new Rules(() => replan(), complain);
 const exclusions = new Exclusions(() => replan());
 const members = new Members(target);
 const saving = new Saving(target);

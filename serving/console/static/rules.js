@@ -7,11 +7,12 @@ import { debounced, element, fill, find, show } from "./dom.js";
 const EDITABLE = new Set(["behaviour", "profile"]);
 
 export class Rules {
-  constructor(changed) {
+  constructor(changed, complain) {
     this.changed = changed;
+    this.complain = complain;
     this.parts = []; // {rule, words}
     this.dialog = find("#rule");
-    find("#add-rule").addEventListener("click", () => this.open(null));
+    find("#add-rule").addEventListener("click", () => this.edit(null));
     find("#rule-form").addEventListener("submit", (event) => this.done(event));
     find("#rule-cancel").addEventListener("click", () => this.dialog.close());
     find("#rule-about").addEventListener("change", () => this.about());
@@ -45,7 +46,7 @@ export class Rules {
     const text = element("span", {}, words);
     const main = EDITABLE.has(inner.type)
       ? element("button", { type: "button", class: "edit", title: words, "aria-label": `Change: ${words}`,
-        onclick: () => this.open(place) }, text)
+        onclick: () => this.edit(place) }, text)
       : element("span", { class: "edit", title: words }, text);
     const away = element("button", { type: "button", class: "away", "aria-label": `Remove: ${words}`,
       onclick: () => this.remove(place) }, "×");
@@ -61,6 +62,10 @@ export class Rules {
   }
 
   // --- the dialog
+
+  edit(place) {
+    return this.open(place).catch(this.complain);
+  }
 
   async open(place) {
     this.place = place;
@@ -117,7 +122,16 @@ export class Rules {
     const asked = new URLSearchParams({
       verb: find("#rule-verb").value, part: find("#rule-subject").value,
     });
-    const { names } = await ask(`/console/subjects?${asked}`);
+    this.suggesting?.abort(); // of two answers the later question's counts
+    this.suggesting = new AbortController();
+    const { signal } = this.suggesting;
+    let names = []; // the field takes any name without them, and "Done" says what is wrong
+    try {
+      ({ names } = await ask(`/console/subjects?${asked}`, undefined, { signal }));
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      if (!(error instanceof Problem)) throw error;
+    }
     fill(find("#rule-subjects"), ...names.map((name) => element("option", { value: name })));
   }
 

@@ -80,6 +80,27 @@ def test_errors_are_told(visit: Any) -> None:
     ]
 
 
+def test_suggestions_may_fail_and_the_rule_is_still_taken(visit: Any) -> None:
+    page = visit.open()
+    visit.ask("will buy cat food")
+    page.route("**/console/subjects**", lambda route: route.abort())
+    page.get_by_role("button", name="Add a rule").click()
+    with page.expect_event("requestfailed", lambda request: "part=CAT" in request.url):
+        page.fill("#rule-subject", "CAT FOOD")
+    page.click("#rule-done")
+    page.wait_for_selector("#rules .chip:has-text('CAT FOOD')")
+    visit.complaints = [one for one in visit.complaints if "ERR_FAILED" not in one]
+
+
+def test_a_dialog_without_its_vocabulary_says_so(visit: Any) -> None:
+    page = visit.open()
+    visit.ask("will buy cat food")
+    page.route("**/console/vocabulary", lambda route: route.abort())
+    page.get_by_role("button", name="Add a rule").click()
+    page.wait_for_selector("#problem:has-text('does not answer')")
+    visit.complaints = [one for one in visit.complaints if "ERR_FAILED" not in one]
+
+
 def test_a_slow_answer_is_waited_for(visit: Any) -> None:
     page = visit.open()
     held: list[Any] = []
