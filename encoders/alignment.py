@@ -280,9 +280,13 @@ class FoundModel(nn.Module):
 
     @torch.no_grad()
     def learn_from_past(
-        self, config: FeedbackConfig, users_UJ: Tensor, counts_US: Tensor, trained_S: Tensor
-    ) -> None:
-        """Give ``config.sentences`` feedback, once the joint space is trained."""
+        self, config: FeedbackConfig, users_UJ: Tensor, counts_US: Tensor, trained_S: Tensor,
+        shown_US: Tensor,
+    ) -> None:  # fmt: skip
+        """Give ``config.sentences`` feedback, once the joint space is trained.
+
+        Arguments as those of :meth:`Feedback.fit`.
+        """
         self.config = replace(self.config, feedback=None)
         self.feedback = None
         self._forget_outlook()
@@ -290,7 +294,7 @@ class FoundModel(nn.Module):
         self.config = replace(self.config, feedback=config)
         self.feedback = _feedback(self.config)
         assert self.feedback is not None
-        self.feedback.fit(users_UJ, counts_US, words_SJ, trained_S)
+        self.feedback.fit(users_UJ, counts_US, words_SJ, trained_S, shown_US)
 
     @torch.no_grad()
     def learn_outlook(

@@ -3,10 +3,13 @@
 A sentence's vector comes from its words. Who bought cheese in the past is known as well, and a
 ridge regression of these counts on all users' vectors is a direction of the same space, in which
 whatever the vectors hold speaks for cheese: other habits, the sequence, the profile. No future is
-looked at. A subject's query is its sentence's vector and ``weight`` times that direction, each as
+looked at. A subject's query is its sentence's vector and a weight times that direction, each as
 large in the scores of the population and together as large as the sentence's alone: scores keep
-their scale. Where no training sentence was about the subject its words mostly add noise, for it
-never learnt what not to be taken for, and the direction speaks alone.
+their scale. The weight is ``weight`` at most, and less for a subject that users took to without
+regard to their past: what they did in a horizon that was over by training says how the two scores
+are best added up (stacked regression, Wolpert 1992, by Fisher's discriminant). Where no training
+sentence was about the subject its words mostly add noise, for it never learnt what not to be taken
+for, and the direction speaks alone.
 
 Only sentences in the templates' own words are answered so; demands in other words get there by
 being read as such sentences (``encoders.grounding``). Not from FOUND. The idea is Rocchio's (1971),
@@ -32,7 +35,8 @@ class FeedbackConfig:
     """How much the past says; chosen in docs/decisions/best-preset.md."""
 
     ridge: float = 1.0  # against the mean variance of the users' coordinates
-    weight: float = 1.5  # of the direction against the sentence's own vector
+    weight: float = 1.5  # of the direction against the sentence's own vector, at most
+    doubt: float = 30.0  # users who did a thing count as many as this prior, that of all subjects
     windows: int = 52  # weeks that are counted
     least: int = 20  # users who did it, below which nothing is learnt of a subject
     most: int = 1_000  # subjects; the most frequent are kept
@@ -71,14 +75,17 @@ class Feedback(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, users_UJ: Tensor, counts_US: Tensor, sentences_SJ: Tensor, trained_S: Tensor
-    ) -> None:
+        self, users_UJ: Tensor, counts_US: Tensor, sentences_SJ: Tensor, trained_S: Tensor,
+        shown_US: Tensor,
+    ) -> None:  # fmt: skip
         """Learn the shifts, once, from the population's vectors and its past.
 
         Args:
             counts_US: how often each user did it, or a growing function of that.
             sentences_SJ: the sentences' own vectors.
             trained_S: bool, whether a training sentence was about the subject.
+            shown_US: bool, who did it after the moment of ``users_UJ``; nobody where that is not
+                to be looked at.
         """
         centred_UJ = (users_UJ - users_UJ.mean(0)).double()
         covariance_JJ = centred_UJ.T @ centred_UJ / len(centred_UJ)
@@ -94,12 +101,48 @@ class Feedback(nn.Module):
 
         words_SJ = sentences_SJ.double()
         of_words_S1, of_past_S1 = spread(words_SJ), spread(direction_SJ)
-        answer_SJ = words_SJ / of_words_S1 * trained_S.unsqueeze(1)
-        answer_SJ = answer_SJ + self.config.weight * direction_SJ / of_past_S1
+        words_SJ, direction_SJ = words_SJ / of_words_S1, direction_SJ / of_past_S1
+        most = direction_SJ.new_full((len(words_SJ),), self.config.weight)
+        borne_S = borne_out(
+            centred_UJ @ words_SJ.T, centred_UJ @ direction_SJ.T, shown_US & trained_S, self.config
+        )
+        weight_S = torch.where(trained_S, borne_S, most)
+        answer_SJ = words_SJ * trained_S.unsqueeze(1) + weight_S.unsqueeze(1) * direction_SJ
         usual = of_words_S1[trained_S if trained_S.any() else ~trained_S].median()
         size_S1 = torch.where(trained_S.unsqueeze(1), of_words_S1, usual)
-        self.shift_SJ.copy_(answer_SJ * size_S1 / spread(answer_SJ) - words_SJ)
+        self.shift_SJ.copy_(answer_SJ * size_S1 / spread(answer_SJ) - sentences_SJ)
         self.level_S.copy_(-self.shift_SJ @ users_UJ.mean(0))
+
+
+def borne_out(
+    words_US: Tensor, past_US: Tensor, shown_US: Tensor, config: FeedbackConfig
+) -> Tensor:
+    """How much the past's scores count against the words', [S], between 0 and ``config.weight``.
+
+    Fisher's discriminant between those who did it and those who did not, in the plane of the two
+    scores (each of mean 0 and variance 1). A subject that few did is judged by what is so of all.
+    """
+    did_S = shown_US.sum(0).double()
+    if not did_S.any():
+        return words_US.new_full((shown_US.shape[1],), config.weight)
+    shown = shown_US.to(words_US.dtype)
+    rest_S = (len(shown) - did_S).clamp(min=1)
+
+    def contrast(scores_US: Tensor) -> Tensor:
+        """Mean score of those who did it, less that of the rest; [S]."""
+        of_doers_S = (scores_US * shown).sum(0)
+        return of_doers_S / did_S.clamp(min=1) - (scores_US.sum(0) - of_doers_S) / rest_S
+
+    def judged(values_S: Tensor) -> Tensor:
+        of_all = (values_S * did_S).sum() / did_S.sum()
+        return (values_S * did_S + of_all * config.doubt) / (did_S + config.doubt)
+
+    words_S, past_S = judged(contrast(words_US)), judged(contrast(past_US))
+    alike_S = judged((words_US * past_US).mean(0))
+    for_past_S, for_words_S = past_S - alike_S * words_S, words_S - alike_S * past_S
+    most = config.weight
+    weight_S = torch.where(for_past_S < most * for_words_S, for_past_S / for_words_S, most)
+    return torch.where(for_past_S > 0, weight_S, 0.0)
 
 
 def past(

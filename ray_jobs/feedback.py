@@ -5,6 +5,7 @@ Users stand at their latest training cut-off: their vectors there, and what they
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +27,13 @@ _DAY_US = 24 * 3600 * 1_000_000
 
 def fit(
     model: FoundModel, collate: Collate, preset: Preset, facts: FactTable,
-    outcomes: OutcomeTable | None, rows: np.ndarray,
+    outcomes: OutcomeTable | None, rows: np.ndarray, latest: np.ndarray,
 ) -> None:  # fmt: skip
     """Give the model's plain sentences feedback.
 
     Args:
-        rows: the users' latest rows in the history of ``collate``, one each.
+        rows: row in the history of ``collate`` of each sample, in the order of ``facts``.
+        latest: the users' latest rows, one each.
     """
     config, history, days = preset.feedback, collate.history, preset.horizon_days
     if config is None or history.habits is None:
@@ -39,19 +41,39 @@ def fit(
     subjects = [templates.plain_sentence(*each, horizon_days=days) for each in history.habit_names]
     asked = {templates.plain_sentence(*each, horizon_days=days) for each in facts.names}
     sentences, counts_US = past(
-        history.habits, subjects, history.windows(rows, config.windows), config
+        history.habits, subjects, history.windows(latest, config.windows), config
     )
+    shown_US = done_then(facts, sentences, days, rows, latest)
     trained_S = torch.tensor([sentence in asked for sentence in sentences], dtype=torch.bool)
     if outcomes is not None:
-        users = [history.user_ids[row] for row in rows.tolist()]
-        repeated, times_UO = outcomes_before(outcomes, users, history.times_R[rows])
+        users = [history.user_ids[row] for row in latest.tolist()]
+        repeated, times_UO = outcomes_before(outcomes, users, history.times_R[latest])
         often = [o for o in range(len(repeated)) if int((times_UO[:, o] > 0).sum()) >= config.least]
         sentences += tuple(repeated[o] for o in often)
         counts_US = torch.cat([counts_US, times_UO[:, often]], 1)
         trained_S = torch.cat([trained_S, trained_S.new_ones(len(often))])
+        shown_US = torch.cat([shown_US, shown_US.new_zeros(len(users), len(often))], 1)
     if sentences:
         fitted = replace(config, sentences=sentences)
-        model.learn_from_past(fitted, joint(model, collate, rows), counts_US, trained_S)
+        users_UJ = joint(model, collate, latest)
+        model.learn_from_past(fitted, users_UJ, counts_US, trained_S, shown_US)
+
+
+def done_then(
+    facts: FactTable, sentences: Sequence[str], days: int, rows: np.ndarray, latest: np.ndarray
+) -> Tensor:
+    """Which users did what a sentence says in the horizon after their latest row, bool [U, S]."""
+    place = {sentence: s for s, sentence in enumerate(sentences)}
+    said_K = [templates.plain_sentence(*name, horizon_days=days) for name in facts.names]
+    place_K = np.array([place.get(sentence, -1) for sentence in said_K])
+    order = np.argsort(rows, kind="stable")
+    samples = order[np.searchsorted(rows, latest, sorter=order)]
+    user, key, _ = facts.of(samples)
+    subject = place_K[key]
+    known = subject >= 0
+    shown_US = torch.zeros(len(latest), len(sentences), dtype=torch.bool)
+    shown_US[user[known], subject[known]] = True
+    return shown_US
 
 
 def outcomes_before(

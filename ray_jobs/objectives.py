@@ -185,14 +185,13 @@ def _alignment(
 
     def finish() -> None:
         sentences.save()
-        some = latest_rows(history, rows)[:_MATCHED]
+        latest = latest_rows(history, rows)
         device = next(model.parameters()).device
         model.eval()
-        model.match_assortment(collate_for(model, history)(some).to(device))
+        model.match_assortment(collate_for(model, history)(latest[:_MATCHED]).to(device))
         if preset.feedback is not None and model.habits is not None:
-            feedback.fit(model, collate, preset, facts, outcomes, latest_rows(history, rows))
+            feedback.fit(model, collate, preset, facts, outcomes, rows, latest)
         if model.outlook is not None and outcomes is not None:
-            latest = latest_rows(history, rows)
             outlook.fit(model, collate, preset, outcomes, rows, latest, spec.seed)
 
     catalogue = Catalogue.from_table(tables["catalogue"])

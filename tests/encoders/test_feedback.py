@@ -10,7 +10,7 @@ import torch
 
 from encoders import checkpoint
 from encoders.alignment import AlignmentConfig, FoundModel
-from encoders.feedback import Feedback, FeedbackConfig, past
+from encoders.feedback import Feedback, FeedbackConfig, borne_out, past
 from encoders.lists import Lists
 
 USERS, SUBJECTS, WIDTH = 300, 4, 12
@@ -30,11 +30,16 @@ def population() -> Population:
     return users_UJ, habits_US, words_SJ
 
 
-def fitted(population: Population, trained: list[bool], weight: float = 1.5) -> torch.Tensor:
+NOBODY = torch.zeros(USERS, SUBJECTS, dtype=torch.bool)
+
+
+def fitted(
+    population: Population, trained: list[bool], weight: float = 1.5, shown: torch.Tensor = NOBODY
+) -> torch.Tensor:
     users_UJ, habits_US, words_SJ = population
     config = FeedbackConfig(ridge=0.01, weight=weight, sentences=tuple("abcd"))
     feedback = Feedback(config, WIDTH)
-    feedback.fit(users_UJ, habits_US, words_SJ, torch.tensor(trained))
+    feedback.fit(users_UJ, habits_US, words_SJ, torch.tensor(trained), shown)
     return words_SJ + feedback(tuple("abcd"))
 
 
@@ -76,10 +81,44 @@ def test_scores_keep_their_spread(population: Population) -> None:
 def test_the_level_that_scores_lose_is_known(population: Population) -> None:
     users_UJ, habits_US, words_SJ = population
     feedback = Feedback(FeedbackConfig(sentences=tuple("abcd")), WIDTH)
-    feedback.fit(users_UJ, habits_US, words_SJ, torch.tensor([True, True, True, False]))
+    feedback.fit(users_UJ, habits_US, words_SJ, torch.tensor([True, True, True, False]), NOBODY)
     scores_US = users_UJ @ (words_SJ + feedback("abcd")).T + feedback.level("abcd")
     torch.testing.assert_close(scores_US.mean(0), (users_UJ @ words_SJ.T).mean(0))
     assert feedback.level(["e"]).tolist() == [0.0]
+
+
+def test_a_past_that_was_never_borne_out_is_not_followed(population: Population) -> None:
+    users_UJ, _, words_SJ = population
+    scores_US = users_UJ @ words_SJ.T
+    chance_US = torch.rand(USERS, SUBJECTS, generator=torch.Generator().manual_seed(1))
+    by_words = torch.sigmoid(scores_US - scores_US.mean(0)) > chance_US
+    followed = spread(population, fitted(population, [True] * 4) - words_SJ)
+    left = spread(population, fitted(population, [True] * 4, shown=by_words) - words_SJ)
+    assert bool((left < 0.3 * followed).all())
+    habits = population[1] > population[1].quantile(0.8, 0)
+    torch.testing.assert_close(
+        fitted(population, [True] * 4, shown=habits), fitted(population, [True] * 4)
+    )
+    unseen = fitted(population, [True, True, True, False], shown=by_words)
+    alone = fitted(population, [False] * 4)
+    torch.testing.assert_close(torch.cosine_similarity(unseen[3], alone[3], 0), torch.tensor(1.0))
+
+
+def test_both_scores_count_as_they_foretell() -> None:
+    rng = torch.Generator().manual_seed(0)
+    words_US, past_US = torch.randn(2, 4_000, 3, generator=rng, dtype=torch.double)
+    noise = torch.randn(4_000, 3, generator=rng, dtype=torch.double)
+    truth = torch.tensor([0.5, 1.0, 3.0])
+    shown_US = words_US + truth * past_US + noise > 1
+    weights = borne_out(words_US, past_US, shown_US, FeedbackConfig(doubt=0))
+    torch.testing.assert_close(weights.float(), torch.tensor([0.5, 1.0, 1.5]), rtol=0.1, atol=0)
+    shown_US[:, 1] = False  # nobody: judged by all
+    shared = borne_out(words_US, past_US, shown_US, FeedbackConfig())
+    assert float(weights[0]) < float(shared[1]) <= 1.5
+    nothing = borne_out(words_US, past_US, torch.zeros_like(shown_US), FeedbackConfig())
+    assert nothing.tolist() == [1.5] * 3
+    everybody = borne_out(words_US, past_US, torch.ones_like(shown_US), FeedbackConfig())
+    assert everybody.isfinite().all()
 
 
 def test_other_sentences_are_left_alone(population: Population) -> None:
@@ -116,7 +155,10 @@ def test_a_model_answers_known_sentences_by_their_past_and_its_checkpoint_keeps_
     users_UJ = torch.randn(50, width, generator=torch.Generator().manual_seed(1))
     config = FeedbackConfig(sentences=(sentence,))
     for _ in range(2):  # learning once more starts from the words again
-        model.learn_from_past(config, users_UJ, users_UJ[:, :1].exp(), torch.tensor([True]))
+        model.learn_from_past(
+            config, users_UJ, users_UJ[:, :1].exp(), torch.tensor([True]),
+            torch.zeros(50, 1, dtype=torch.bool),
+        )  # fmt: skip
     after = model.encode_text([sentence, other])
     torch.testing.assert_close(after[1], before[1])
     moved = after[0, :width] - before[0, :width]
