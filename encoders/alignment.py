@@ -211,7 +211,8 @@ class FoundModel(nn.Module):
         if self.config.habits is not None and self.habits is not None and batch.habits is not None:
             whitened_VE = self.text.whiten(batch.habits.subjects_VE)
             profile_BP = batch.values_BF[:, : self.config.habits.profile_width]
-            joint_BJ = joint_BJ + self.habits(batch.habits, whitened_VE, profile_BP)
+            codes_BC = batch.codes_BC[:, : len(self.config.habits.profile_sizes)]
+            joint_BJ = joint_BJ + self.habits(batch.habits, whitened_VE, profile_BP, codes_BC)
         if self.config.similarity == "cosine":
             return functional.normalize(joint_BJ, dim=-1)
         return joint_BJ

@@ -3,9 +3,10 @@
 Plain counts rank the buyers of a known category better than any embedding of text; but a count
 has no words. Here each habit of a user (a subject and how recent, how frequent it is) adds the
 subject's sentence vector to the user's, in K ways, each with a weight that a small network learns
-from the counts:
+from the counts; each category p of the profile adds a vector of its own:
 
-    u = MLP(totals) + Σ_c Σ_k φ_k(counts of c, totals, text of c) · (s_k x_c + x_c A_k B_k)
+    u = MLP(totals) + Σ_p v_p(value)
+        + Σ_c Σ_k φ_k(counts of c, totals, text of c) · (s_k x_c + x_c A_k B_k)
 
 where way 0 starts as the subject's own vector and the rest at nothing, and A_k B_k has low rank.
 As a sentence's vector starts as its text's too, its score starts as the decayed count of what it
@@ -41,6 +42,10 @@ class HabitConfig:
     dropout: float = 0.2  # share of habits forgotten at random while training
     windows: int = 52  # weeks counted over
     profile_width: int = 0  # continuous profile columns read beside the counts
+    profile_sizes: tuple[int, ...] = ()  # how many codes each categorical one has
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "profile_sizes", tuple(self.profile_sizes))  # a list in JSON
 
 
 class HabitEncoder(nn.Module):
@@ -64,6 +69,13 @@ class HabitEncoder(nn.Module):
             nn.Linear(user_width, 2 * H), nn.GELU(), nn.Linear(2 * H, 2 * H), nn.GELU(),
             nn.Linear(2 * H, E),
         )  # fmt: skip
+        self.of_values: nn.Embedding | None = None
+        if config.profile_sizes:
+            self.first_code_C: Tensor
+            first_code = torch.tensor([0, *config.profile_sizes]).cumsum(0)
+            self.register_buffer("first_code_C", first_code[:-1], False)
+            self.of_values = nn.Embedding(int(first_code[-1]), E)
+            nn.init.zeros_(self.of_values.weight)
         nn.init.zeros_(self.overall[-1].weight)
         nn.init.zeros_(self.overall[-1].bias)
         self.scale_KE = nn.Parameter(torch.zeros(K, E))
@@ -83,17 +95,22 @@ class HabitEncoder(nn.Module):
         self.pair_scale.fit(habits.pairs_nF)
         self.user_scale.fit(habits.users_BU)
 
-    def forward(self, habits: HabitBatch, whitened_VE: Tensor, profile_BP: Tensor) -> Tensor:
+    def forward(
+        self, habits: HabitBatch, whitened_VE: Tensor, profile_BP: Tensor, codes_BC: Tensor
+    ) -> Tensor:
         """The users' vectors, [B, E].
 
         Args:
             whitened_VE: ``habits.subjects_VE`` as the text tower whitens it.
             profile_BP: standardised continuous profile columns, P = ``profile_width``.
+            codes_BC: categorical ones as ``encoders.table`` codes them, C = ``profile_sizes``.
         """
         x_VE = whitened_VE * self.config.width**-0.5  # about unit length
         overall_BU = torch.cat([self.user_scale(habits.users_BU), profile_BP], 1)
         weight_nK = self._weights(habits, x_VE, overall_BU)
         user_BE = self.overall(overall_BU)
+        if self.of_values is not None:
+            user_BE = user_BE + self.of_values(codes_BC + self.first_code_C).sum(1)
         for k in range(self.config.ways):
             way_VE = x_VE * self.scale_KE[k] + x_VE @ self.into_KEr[k] @ self.out_KrE[k]
             user_BE = user_BE + functional.embedding_bag(

@@ -242,7 +242,10 @@ def _fresh_model(
         raise InputError(f"modalities: this data set has none of {list(preset.modalities)}")
     habits = preset.habits if preset.aggregates else None
     if habits is not None and "tabular" in encoders:
-        habits = replace(habits, profile_width=len(encoders["tabular"].scales))
+        columns = encoders["tabular"].columns
+        habits = replace(
+            habits, profile_width=len(columns.scales), profile_sizes=tuple(columns.cardinalities)
+        )
     latest = latest_rows(history, rows)
     assortment = preset.assortment
     if assortment is not None:

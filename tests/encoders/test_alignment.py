@@ -366,8 +366,11 @@ def with_habits(tiny_config: Callable, tiny_bert: str, world: Any) -> AlignmentC
     text = TextConfig(
         model=tiny_bert, dim=16, projection="near_identity", rank=3, lora_rank=2, max_tokens=40
     )
-    habits = HabitConfig(width=16, ways=2, hidden=4, rank=2, dropout=0.0, windows=4,
-                         profile_width=len(world.columns().scales))  # fmt: skip
+    columns = world.columns()
+    habits = HabitConfig(
+        width=16, ways=2, hidden=4, rank=2, dropout=0.0, windows=4,
+        profile_width=len(columns.scales), profile_sizes=tuple(columns.cardinalities),
+    )  # fmt: skip
     return tiny_config(text=text, habits=habits, objective="intents", temperature=1.0)
 
 
@@ -450,7 +453,7 @@ def test_at_the_start_habits_alone_speak(
     model.habits.fit(batch.habits)
     with torch.no_grad():
         whitened = model.text.whiten(batch.habits.subjects_VE)
-        alone = model.habits(batch.habits, whitened, batch.values_BF)
+        alone = model.habits(batch.habits, whitened, batch.values_BF, batch.codes_BC)
         assert torch.equal(model(batch), alone) and alone.abs().max() > 0
         assert model(replace(batch, habits=None)).abs().max() == 0
 

@@ -49,7 +49,7 @@ def fitted(habits: HabitBatch, config: HabitConfig = TINY) -> HabitEncoder:
 
 
 def vectors(encoder: HabitEncoder, habits: HabitBatch) -> Tensor:
-    return encoder(habits, habits.subjects_VE, no_profile(habits))
+    return encoder(habits, habits.subjects_VE, no_profile(habits), no_profile(habits).long())
 
 
 # --- at the start
@@ -141,10 +141,11 @@ def test_dropout_forgets_whole_habits_in_training_only() -> None:
 
 def test_gradients_reach_every_parameter(jolt: Callable) -> None:
     habits = some_habits()
-    encoder = fitted(habits, replace(TINY, profile_width=2))
+    encoder = fitted(habits, replace(TINY, profile_width=2, profile_sizes=(3, 4)))
     jolt(encoder)
     profile_BP = torch.randn(len(habits.users_BU), 2)
-    user_BE = encoder(habits, habits.subjects_VE, profile_BP)
+    codes_BC = torch.randint(0, 3, (len(habits.users_BU), 2))
+    user_BE = encoder(habits, habits.subjects_VE, profile_BP, codes_BC)
     (user_BE * torch.randn(user_BE.shape)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 1e-6, name
@@ -154,10 +155,26 @@ def test_the_profile_is_read_after_training(jolt: Callable) -> None:
     habits = some_habits()
     encoder = fitted(habits, replace(TINY, profile_width=2))
     shown, other = torch.randn(2, len(habits.users_BU), 2)
+    codes_BC = no_profile(habits).long()
     jolt(encoder)
-    assert (
-        encoder(habits, habits.subjects_VE, shown) - encoder(habits, habits.subjects_VE, other)
-    ).abs().amax(1).min() > 1e-3
+    moved = [encoder(habits, habits.subjects_VE, each, codes_BC) for each in (shown, other)]
+    assert (moved[0] - moved[1]).abs().amax(1).min() > 1e-3
+
+
+def test_each_category_of_the_profile_adds_its_own_vector(jolt: Callable) -> None:
+    habits = some_habits()
+    encoder = fitted(habits, replace(TINY, profile_sizes=(3, 4)))
+
+    def of(*each: int) -> torch.Tensor:
+        codes_BC = torch.tensor(each).expand(len(habits.users_BU), 2)
+        return encoder(habits, habits.subjects_VE, no_profile(habits), codes_BC)
+
+    assert torch.equal(of(2, 3), of(0, 0))  # nothing is learnt yet
+    jolt(encoder)
+    both, other = of(2, 3), of(2, 1)
+    moved = encoder.of_values.weight[3 + 3] - encoder.of_values.weight[3 + 1]
+    torch.testing.assert_close(both - other, moved.expand_as(both), atol=1e-5, rtol=1e-4)
+    assert moved.abs().max() > 1e-3
 
 
 # --- from weekly rows
