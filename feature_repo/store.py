@@ -105,7 +105,7 @@ class FeatureStore:
 
     def _apply_to(self, registry: Path) -> None:
         _hush()
-        target = Feast(config=_config(self.workspace, registry))
+        target = Feast(config=_config(self.workspace, registry, keep=True))
         wanted = feature_objects(self.workspace)
         names = {each.name for each in wanted}
         damaged = tuple(f"__{snapshot}" for snapshot in SnapshotStore(self.workspace).damaged())
@@ -304,12 +304,19 @@ def _disconnect() -> None:
         ibis.options.default_backend = None
 
 
-def _config(workspace: Workspace, registry: Path) -> RepoConfig:
-    """``feature_store.yaml`` for one workspace, with the given registry file."""
+def _config(workspace: Workspace, registry: Path, *, keep: bool = False) -> RepoConfig:
+    """``feature_store.yaml`` for one workspace, with the given registry file.
+
+    Args:
+        keep: what was read of the registry, for as long as the store lives. Feast changes what it
+            has read and writes it in the end; reading it again in between forgets the changes.
+    """
     text = (Path(__file__).parent / "feature_store.yaml").read_text()
     filled = Template(text).substitute({WORKSPACE_VARIABLE: str(workspace.root)})
     settings = yaml.safe_load(filled)
     settings["registry"]["path"] = str(registry)
+    if keep:
+        settings["registry"]["cache_ttl_seconds"] = 0
     if url := redis_url():
         # Without skip_dedup Redis ignores rows older than its own: an earlier date never arrives.
         connection = redis_connection(url)

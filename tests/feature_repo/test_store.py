@@ -358,6 +358,23 @@ def test_what_feast_scans_refuses_to_delete_by_mistake(
         scan()
 
 
+def test_applying_slowly_forgets_nothing(
+    store: FeatureStore, workspace: Workspace, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feast reads a registry anew once its cache is old, also in the midst of changing it."""
+    from feast.infra.registry import registry
+
+    store.apply()
+    manifest = publish(2, seed=1)
+    SnapshotStore(workspace).activate(manifest.id)
+    clock = registry._utc_now
+    ticks = iter(range(10**6))
+    with monkeypatch.context() as slow:
+        slow.setattr(registry, "_utc_now", lambda: clock() + timedelta(seconds=2 * next(ticks)))
+        store.apply()
+    assert {entry.view for entry in manifest.kinds.values()} < set(registered(store))
+
+
 def test_feast_scans_one_file() -> None:
     from feast.repo_operations import get_repo_files
 
