@@ -2,14 +2,14 @@
 
 A sentence's vector comes from its words. Who bought cheese in the past is known as well, and a
 ridge regression of these counts on all users' vectors is a direction of the same space, in which
-whatever the vectors hold speaks for cheese: other habits, the sequence, the profile. No future is
-looked at. A subject's query is its sentence's vector and a weight times that direction, each as
-large in the scores of the population and together as large as the sentence's alone: scores keep
-their scale. The weight is ``weight`` at most, and less for a subject that users took to without
-regard to their past: what they did in a horizon that was over by training says how the two scores
-are best added up (stacked regression, Wolpert 1992, by Fisher's discriminant). Where no training
-sentence was about the subject its words mostly add noise, for it never learnt what not to be taken
-for, and the direction speaks alone.
+whatever the vectors hold speaks for cheese: other habits, the sequence, the profile. The direction
+looks at no future. A subject's query is its sentence's vector and a weight times that direction,
+each as large in the scores of the population and together as large as the sentence's alone: scores
+keep their scale. The weight is ``weight`` at most, and less for a subject that users took to
+without regard to their past: what they did in a horizon that was over by training says how the two
+scores are best added up (stacked regression, Wolpert 1992, by Fisher's discriminant). Where no
+training sentence was about the subject its words mostly add noise, for it never learnt what not to
+be taken for, and the direction speaks alone.
 
 Only sentences in the templates' own words are answered so; demands in other words get there by
 being read as such sentences (``encoders.grounding``). Not from FOUND. The idea is Rocchio's (1971),
