@@ -9,7 +9,7 @@ Shapes: B users, S sentences, J width of the joint space, D of the fused vector,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -171,11 +171,15 @@ class FoundModel(nn.Module):
             nn.init.eye_(out)
 
     @torch.no_grad()
-    def start_even(self, batch: UserBatch) -> None:
+    def start_even(self, batches: Iterable[UserBatch]) -> None:
         """Let fusion learn the modalities' moments from some users, where it starts from those."""
         if isinstance(self.fusion, Fusion):
-            vectors = self.modalities(batch)
-            self.fusion.fit(list(vectors.values()), self._present(vectors, batch))
+            parts = []
+            for batch in batches:
+                vectors = self.modalities(batch)
+                parts.append([*vectors.values(), self._present(vectors, batch)])
+            *vectors_M, present_BM = [torch.cat(part) for part in zip(*parts, strict=True)]
+            self.fusion.fit(vectors_M, present_BM)
 
     @property
     def dim(self) -> int:

@@ -42,7 +42,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 _FITTED = 20_000  # users whom the assortment and product words are fitted on
 _MATCHED = 2_000  # users by whom its size is set
-_CENTRED = 512  # rows whose modalities' moments an even fusion starts from
+_CENTRED = 8  # batches by whose modalities' moments an even fusion starts,
+_MOST_CENTRED = 512  # and rows in them: more change nothing, and a large encoder takes minutes
 _SCALED = 256  # users by whom counts of product words are weighed
 
 
@@ -158,8 +159,10 @@ def _alignment(
             model.habits.fit(some)
     if preset.fusion_start == "even" and spec.stage not in spec.start:
         rng = np.random.default_rng(spec.seed)
-        few = rng.choice(rows, min(len(rows), _CENTRED), replace=False)
-        model.eval().start_even(collate(few))
+        size = preset.stages["alignment"].batch_size
+        few = rng.choice(rows, min(len(rows), _CENTRED * size, _MOST_CENTRED), replace=False)
+        parts = np.array_split(few, -(-len(few) // size))
+        model.eval().start_even(collate(part) for part in parts)
     if preset.pairs == "description":
         named = Descriptions(facts, kept, max_items=preset.description_items)
         described = _described(spec, model, collate, named, rows, users, world_size)

@@ -112,8 +112,9 @@ def test_an_even_fusion_learns_its_moments_from_users_and_keeps_them(
     world: Any, tiny_config: Callable
 ) -> None:
     model = FoundModel(tiny_config(fusion_start="even")).eval()
-    batch = world.collate()(np.arange(len(world.rows)))
-    model.start_even(batch)
+    collate, rows = world.collate(), np.arange(len(world.rows))
+    batch = collate(rows)
+    model.start_even(collate(part) for part in np.array_split(rows, 3))
     for m, (name, vector_BD) in enumerate(model.modalities(batch).items()):
         there = vector_BD[batch.present_BM[:, ["behaviour", "tabular", "search"].index(name)]]
         torch.testing.assert_close(model.fusion.centre[m].mean_D, there.mean(0))
