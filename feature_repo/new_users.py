@@ -3,15 +3,18 @@
     rows = NewUsers(items)
     tables = rows({"events": events}, as_of)      # view → weekly rows, as ``transforms`` gives them
 
-For a request that waits: a connection stays open and every statement is planned once, which is
-what most of the time went into. There is no second definition of any column.
+For a request that waits: connections stay open, every statement is planned once, which is what most
+of the time went into, and two views are asked at a time. There is no second definition of any
+column.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -21,9 +24,10 @@ from feature_repo.habits import habits_weekly
 from feature_repo.nearest import unknown
 from feature_repo.profiles import OwnColumns, profile_weekly
 from feature_repo.schema import CANONICAL
-from feature_repo.transforms import behaviour_weekly, open_tables, search_weekly
+from feature_repo.transforms import Queries, behaviour_weekly, open_tables, search_weekly
 
-_PLANS: Final = 32  # that are kept, four to a date
+_AT_ONCE: Final = 2  # views: profiles take about as long as the others together
+_PLANS: Final = 8  # of a view that are kept, one to a date
 _PARAMETER: Final = re.compile(r"""'[^']*'|"[^"]*"|\$(?P<name>\w+)""")  # or a text with signs in it
 
 
@@ -38,11 +42,17 @@ class NewUsers:
     def __init__(self, items: pa.Table, own: OwnColumns | None = None):
         self._items = items.cast(CANONICAL["items"])
         self._place = {item: row for row, item in enumerate(items["item_id"].to_pylist())}
-        self._own = own if own is not None else {}
         self._tables = {
             name: _Exchanged(schema.empty_table()) for name, schema in CANONICAL.items()
         }
-        self._con = _PlannedOnce(self._tables)
+        self._views: dict[str, Callable[[Queries, datetime], pa.Table]] = {
+            "profile_weekly": partial(profile_weekly, own=own if own is not None else {}),
+            "behaviour_weekly": behaviour_weekly,
+            "habits_weekly": habits_weekly,
+            "search_weekly": search_weekly,
+        }
+        self._connections = {view: _PlannedOnce(self._tables) for view in self._views}
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="weekly-rows")
 
     def __call__(self, rows: Mapping[str, pa.Table], as_of: datetime) -> dict[str, pa.Table]:
         """The weekly rows up to ``as_of`` by view; no ``search_weekly`` where nobody searched.
@@ -59,18 +69,20 @@ class NewUsers:
         for name, schema in CANONICAL.items():
             self._tables[name].table = given.get(name, schema.empty_table())
         self._tables["items"].table = self._bought(self._tables["events"].table)
-        views = {
-            "behaviour_weekly": behaviour_weekly(self._con, as_of),
-            "profile_weekly": profile_weekly(self._con, as_of, self._own),
-            "habits_weekly": habits_weekly(self._con, as_of),
+        searched = self._tables["searches"].table.num_rows > 0
+        asked = {
+            view: self._threads.submit(build, self._connections[view], as_of)
+            for view, build in self._views.items()
+            if searched or view != "search_weekly"
         }
-        if self._tables["searches"].table.num_rows:
-            views["search_weekly"] = search_weekly(self._con, as_of)
-        return views
+        wait(asked.values())  # all of them, also where one fails: they read what is exchanged next
+        return {view: rows.result() for view, rows in asked.items()}
 
     def close(self) -> None:
-        """Give the connection back; nothing can be asked any more."""
-        self._con.close()
+        """Give the connections back; nothing can be asked any more."""
+        self._threads.shutdown()
+        for connection in self._connections.values():
+            connection.close()
 
     def _bought(self, events: pa.Table) -> pa.Table:
         """The items that the events are about."""

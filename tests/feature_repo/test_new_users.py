@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -86,13 +87,19 @@ def test_the_plans_are_made_once(world: dict[str, pa.Table], new_users: NewUsers
     """They are what most of the time would go into."""
     some = sorted(world["events"]["user_id"].unique().to_pylist())
     new_users(raw(world, some[:1]), AS_OF)
-    before = dict(new_users._con._plans)
+    before = plans(new_users)
     new_users(raw(world, some[1:2]), AS_OF)
-    assert new_users._con._plans == before
+    assert plans(new_users) == before
     for day in range(12):
         new_users(raw(world, some[:1]), AS_OF + timedelta(days=day))
-    assert len(new_users._con._plans) == 32
-    assert set(before.values()).isdisjoint(new_users._con._plans.values())
+    after = plans(new_users)
+    assert {view: len(kept) for view, kept in after.items()} == dict.fromkeys(BUILDS, 8)
+    for view, kept in before.items():
+        assert set(kept.values()).isdisjoint(after[view].values())
+
+
+def plans(new_users: NewUsers) -> dict[str, dict[Any, str]]:
+    return {view: dict(each._plans) for view, each in new_users._connections.items()}
 
 
 def test_names_of_own_columns_may_look_like_parameters(world: dict[str, pa.Table]) -> None:
