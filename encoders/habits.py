@@ -5,8 +5,8 @@ has no words. Here each habit of a user (a subject and how recent, how frequent 
 subject's sentence vector to the user's, in K ways, each with a weight that a small network learns
 from the counts; each category p of the profile adds a vector of its own:
 
-    u = MLP(totals) + Σ_p v_p(value)
-        + Σ_c Σ_k φ_k(counts of c, totals, text of c) · (s_k x_c + x_c A_k B_k)
+    u = MLP(totals) + Σ_p v_p(value) + Σ_k (s_k z_k + z_k A_k B_k)
+    z_k = Σ_c φ_k(counts of c, totals, text of c) · x_c
 
 where way 0 starts as the subject's own vector and the rest at nothing, and A_k B_k has low rank.
 As a sentence's vector starts as its text's too, its score starts as the decayed count of what it
@@ -111,13 +111,16 @@ class HabitEncoder(nn.Module):
         user_BE = self.overall(overall_BU)
         if self.of_values is not None:
             user_BE = user_BE + self.of_values(codes_BC + self.first_code_C).sum(1)
-        for k in range(self.config.ways):
-            way_VE = x_VE * self.scale_KE[k] + x_VE @ self.into_KEr[k] @ self.out_KrE[k]
-            user_BE = user_BE + functional.embedding_bag(
-                habits.ids, way_VE, habits.offsets, mode="sum",
-                per_sample_weights=weight_nK[:, k].to(way_VE.dtype).contiguous(),
-            )  # fmt: skip
-        return user_BE
+        # Summed before it is mapped: users are fewer than subjects.
+        x_VE = x_VE.to(weight_nK.dtype)
+        sum_KBE = torch.stack([
+            functional.embedding_bag(
+                habits.ids, x_VE, habits.offsets, mode="sum", per_sample_weights=weight_n
+            )
+            for weight_n in weight_nK.T.contiguous()
+        ])  # fmt: skip
+        mapped_KBE = sum_KBE @ self.into_KEr @ self.out_KrE
+        return user_BE + (sum_KBE * self.scale_KE[:, None] + mapped_KBE).sum(0)
 
     def _weights(self, habits: HabitBatch, x_VE: Tensor, overall_BU: Tensor) -> Tensor:
         """φ: how much each habit adds in each way, [n, K]."""

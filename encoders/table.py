@@ -98,9 +98,9 @@ def _most_frequent(column: pa.ChunkedArray, max_values: int) -> list[str]:
 
 
 def _codes(column: pa.ChunkedArray, values: list[str]) -> np.ndarray:
-    index = pc.index_in(column, value_set=pa.array(values, column.type))
-    code = pc.fill_null(pc.add(index, 2), UNKNOWN).to_numpy()
-    return np.where(column.is_null().to_numpy(), MISSING, code).astype(np.int64)
+    """Positions among ``None, None, *values``, which are the codes: null is found first of all."""
+    index = pc.index_in(column, value_set=pa.array([None, None, *values], column.type))
+    return pc.fill_null(index, UNKNOWN).to_numpy()
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:
