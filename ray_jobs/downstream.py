@@ -11,9 +11,8 @@ rates by validation, early stopping on validation. Which users train, validate a
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +21,9 @@ from torch import Tensor, nn
 from encoders.transfer import Build, Inputs, Recommender
 from feature_repo.errors import InputError
 from ray_jobs import metrics
+from ray_jobs.precision import autocast
 
+_CPU = torch.device("cpu")
 _SHARES = 5
 _ITEM_DIM = 64
 _PAIRS = 8
@@ -220,7 +221,7 @@ def _fit_once(
     for epoch in range(1, settings.epochs + 1):
         model.train()
         for rows in _epoch(split.train, settings, rng):
-            with _autocast(settings.precision):
+            with autocast(settings.precision, _CPU):
                 part = inputs.rows(torch.from_numpy(rows))
                 loss = objective.loss(model, part, rows, int(rng.integers(2**31)))
             optimizer.zero_grad()
@@ -250,7 +251,7 @@ def predict(
 ) -> np.ndarray:  # fmt: skip
     """Logits of the users in ``rows``, float32 [rows, outputs]."""
     model.eval()
-    with _autocast(precision):
+    with autocast(precision, _CPU):
         parts = [
             model(inputs.rows(torch.from_numpy(part))).float().numpy()
             for part in _batches(rows, batch_size)
@@ -278,9 +279,3 @@ def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def _autocast(precision: str) -> Any:
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast("cpu", dtype=getattr(torch, precision))

@@ -8,8 +8,7 @@ weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import ray.train
 import torch
 from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders import checkpoint
 from ray_jobs import objectives, progress, training_state
+from ray_jobs.precision import autocast
 from ray_jobs.presets import Training
 
 _MAX_GRADIENT = 1.0
@@ -62,7 +61,7 @@ def run_one(config: dict[str, Any]) -> None:
             group["lr"] = group["rate"] * settings.learning_rate * _schedule(step, settings)
         torch.manual_seed(np.random.SeedSequence([spec.seed, step, rank]).generate_state(1)[0])
         batch = objective.batch(step, rank, settings.batch_size // world)
-        with _autocast(precision, device):
+        with autocast(precision, device):
             total, named = model(_on(batch, device))
         optimizer.zero_grad()
         total.backward()
@@ -106,20 +105,6 @@ def _schedule(step: int, settings: Training) -> float:
     """Linear warm-up, then cosine decay to zero (A.1)."""
     warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     return warm * 0.5 * (1 + math.cos(math.pi * step / max(settings.steps, 1)))
-
-
-@contextmanager
-def _autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """The forward pass in ``precision``; on a CPU with attention written out as matrix products.
-
-    The fused kernel's backward pass takes four times as long there in bfloat16 as in float32.
-    """
-    if precision == "float32":
-        yield
-        return
-    plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, dtype=getattr(torch, precision)), plain:
-        yield
 
 
 def _on(batch: Any, device: torch.device) -> Any:
