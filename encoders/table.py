@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,14 @@ class TableColumns:
     def cardinalities(self) -> list[int]:
         """Number of codes per categorical column, missing and unknown included."""
         return [len(values) + 2 for values in self.vocabularies.values()]
+
+    @cached_property
+    def _value_sets(self) -> dict[str, pa.Array]:
+        """Where a value stands is its code; null is found first of all."""
+        return {
+            name: pa.array([None, None, *values], pa.string())
+            for name, values in self.vocabularies.items()
+        }
 
     @classmethod
     def fit(
@@ -73,7 +82,7 @@ class TableColumns:
                 f"profile table lacks columns {lacking}; the encoder was fitted on "
                 f"{[*self.vocabularies, *self.scales]}: rebuild the features or retrain"
             )
-        codes = [_codes(table[name], values) for name, values in self.vocabularies.items()]
+        codes = [_codes(table[name], values) for name, values in self._value_sets.items()]
         raw = [_signed_log(table[name].to_numpy()) for name in self.scales]
         values = [
             (column - mean) / std
@@ -97,10 +106,8 @@ def _most_frequent(column: pa.ChunkedArray, max_values: int) -> list[str]:
     return sorted(counts, key=lambda value: (-counts[value], value))[:max_values]
 
 
-def _codes(column: pa.ChunkedArray, values: list[str]) -> np.ndarray:
-    """Positions among ``None, None, *values``, which are the codes: null is found first of all."""
-    index = pc.index_in(column, value_set=pa.array([None, None, *values], column.type))
-    return pc.fill_null(index, UNKNOWN).to_numpy()
+def _codes(column: pa.ChunkedArray, value_set: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.index_in(column.cast(pa.string()), value_set), UNKNOWN).to_numpy()
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:
