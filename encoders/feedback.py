@@ -103,9 +103,7 @@ class Feedback(nn.Module):
         of_words_S1, of_past_S1 = spread(words_SJ), spread(direction_SJ)
         words_SJ, direction_SJ = words_SJ / of_words_S1, direction_SJ / of_past_S1
         most = direction_SJ.new_full((len(words_SJ),), self.config.weight)
-        borne_S = borne_out(
-            centred_UJ @ words_SJ.T, centred_UJ @ direction_SJ.T, shown_US & trained_S, self.config
-        )
+        borne_S = borne_out(centred_UJ, words_SJ, direction_SJ, shown_US & trained_S, self.config)
         weight_S = torch.where(trained_S, borne_S, most)
         answer_SJ = words_SJ * trained_S.unsqueeze(1) + weight_S.unsqueeze(1) * direction_SJ
         usual = of_words_S1[trained_S if trained_S.any() else ~trained_S].median()
@@ -115,30 +113,31 @@ class Feedback(nn.Module):
 
 
 def borne_out(
-    words_US: Tensor, past_US: Tensor, shown_US: Tensor, config: FeedbackConfig
+    users_UJ: Tensor, words_SJ: Tensor, past_SJ: Tensor, shown_US: Tensor, config: FeedbackConfig
 ) -> Tensor:
     """How much the past's scores count against the words', [S], between 0 and ``config.weight``.
 
     Fisher's discriminant between those who did it and those who did not, in the plane of the two
-    scores (each of mean 0 and variance 1). A subject that few did is judged by what is so of all.
-    """
-    did_S = shown_US.sum(0).double()
-    if not did_S.any():
-        return words_US.new_full((shown_US.shape[1],), config.weight)
-    shown = shown_US.to(words_US.dtype)
-    rest_S = (len(shown) - did_S).clamp(min=1)
+    scores. A subject that few did is judged by what is so of all.
 
-    def contrast(scores_US: Tensor) -> Tensor:
-        """Mean score of those who did it, less that of the rest; [S]."""
-        of_doers_S = (scores_US * shown).sum(0)
-        return of_doers_S / did_S.clamp(min=1) - (scores_US.sum(0) - of_doers_S) / rest_S
+    Args:
+        users_UJ: centred.
+        words_SJ, past_SJ: queries whose scores over the users have variance 1.
+    """
+    did_S = shown_US.sum(0).to(users_UJ)
+    if not did_S.any():
+        return users_UJ.new_full((shown_US.shape[1],), config.weight)
+    rest_S = (len(users_UJ) - did_S).clamp(min=1)
+    doers_SJ = shown_US.T.to(users_UJ) @ users_UJ  # summed; the rest is as far on the other side
+    contrast_SJ = doers_SJ * (1 / did_S.clamp(min=1) + 1 / rest_S).unsqueeze(1)
 
     def judged(values_S: Tensor) -> Tensor:
         of_all = (values_S * did_S).sum() / did_S.sum()
         return (values_S * did_S + of_all * config.doubt) / (did_S + config.doubt)
 
-    words_S, past_S = judged(contrast(words_US)), judged(contrast(past_US))
-    alike_S = judged((words_US * past_US).mean(0))
+    words_S, past_S = (judged((contrast_SJ * each).sum(1)) for each in (words_SJ, past_SJ))
+    covariance_JJ = users_UJ.T @ users_UJ / len(users_UJ)
+    alike_S = judged(((words_SJ @ covariance_JJ) * past_SJ).sum(1))
     for_past_S, for_words_S = past_S - alike_S * words_S, words_S - alike_S * past_S
     most = config.weight
     weight_S = torch.where(for_past_S < most * for_words_S, for_past_S / for_words_S, most)

@@ -106,18 +106,21 @@ def test_a_past_that_was_never_borne_out_is_not_followed(population: Population)
 
 def test_both_scores_count_as_they_foretell() -> None:
     rng = torch.Generator().manual_seed(0)
-    words_US, past_US = torch.randn(2, 4_000, 3, generator=rng, dtype=torch.double)
+    users_UJ = torch.randn(4_000, 6, generator=rng, dtype=torch.double)
+    words_SJ, past_SJ = torch.eye(6, dtype=torch.double).split(3)
+    words_US, past_US = users_UJ.split(3, 1)
     noise = torch.randn(4_000, 3, generator=rng, dtype=torch.double)
     truth = torch.tensor([0.5, 1.0, 3.0])
+    users_UJ -= users_UJ.mean(0)
     shown_US = words_US + truth * past_US + noise > 1
-    weights = borne_out(words_US, past_US, shown_US, FeedbackConfig(doubt=0))
+    weights = borne_out(users_UJ, words_SJ, past_SJ, shown_US, FeedbackConfig(doubt=0))
     torch.testing.assert_close(weights.float(), torch.tensor([0.5, 1.0, 1.5]), rtol=0.1, atol=0)
     shown_US[:, 1] = False  # nobody: judged by all
-    shared = borne_out(words_US, past_US, shown_US, FeedbackConfig())
+    shared = borne_out(users_UJ, words_SJ, past_SJ, shown_US, FeedbackConfig())
     assert float(weights[0]) < float(shared[1]) <= 1.5
-    nothing = borne_out(words_US, past_US, torch.zeros_like(shown_US), FeedbackConfig())
+    nothing = borne_out(users_UJ, words_SJ, past_SJ, torch.zeros_like(shown_US), FeedbackConfig())
     assert nothing.tolist() == [1.5] * 3
-    everybody = borne_out(words_US, past_US, torch.ones_like(shown_US), FeedbackConfig())
+    everybody = borne_out(users_UJ, words_SJ, past_SJ, torch.ones_like(shown_US), FeedbackConfig())
     assert everybody.isfinite().all()
 
 
