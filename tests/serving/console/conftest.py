@@ -316,7 +316,7 @@ def serving() -> Any:
 def _visiting(chromium: Any, address: str, **options: Any) -> Iterator[Visit]:
     """A context of its own at an address."""
     context = chromium.new_context(accept_downloads=True, reduced_motion="reduce", **options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)  # a machine that runs other tests may take ten seconds
     context.add_init_script(_LISTEN)
     visit = Visit(context.new_page(), address)
     context.on("request", lambda request: visit.requests.append(request.url))
