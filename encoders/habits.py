@@ -111,13 +111,14 @@ class HabitEncoder(nn.Module):
         user_BE = self.overall(overall_BU)
         if self.of_values is not None:
             user_BE = user_BE + self.of_values(codes_BC + self.first_code_C).sum(1)
-        # Summed before it is mapped: users are fewer than subjects.
-        x_VE = x_VE.to(weight_nK.dtype)
+        # Summed before it is mapped: users are fewer than subjects. In full precision, whatever the
+        # products are computed in: a sum of hundreds in bfloat16 would lose the rare ones.
+        x_VE, weight_Kn = x_VE.float(), weight_nK.float().T.contiguous()
         sum_KBE = torch.stack([
             functional.embedding_bag(
                 habits.ids, x_VE, habits.offsets, mode="sum", per_sample_weights=weight_n
             )
-            for weight_n in weight_nK.T.contiguous()
+            for weight_n in weight_Kn
         ])  # fmt: skip
         mapped_KBE = sum_KBE @ self.into_KEr @ self.out_KrE
         return user_BE + (sum_KBE * self.scale_KE[:, None] + mapped_KBE).sum(0)

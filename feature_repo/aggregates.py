@@ -1,7 +1,7 @@
 """What a user did in the last weeks, in numbers made by hand: recency, frequency, spend, bins.
 
 Sums over the last weeks are differences of running sums. They are made here and not in SQL, where
-each span of each number is a window of its own: that was half of what a single user waits for.
+each span of each number is a window of its own: they took a third of the view's time.
 Totals come as integers, so a sum does not depend on what was added before.
 
 Shapes: R rows (a user's weeks stand together, oldest first, none missing), S totals.
@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from feature_repo.schema import AGGREGATE_PREFIX
 
-MONEY_UNIT: Final = 10_000  # money and quantities come in ten-thousandths
+_MONEY_UNIT: Final = 10_000  # money and quantities come in ten-thousandths
 _DAY_US: Final = 24 * 3600 * 1_000_000
 
 TOTALS: Final = {
-    "baskets": 1, "spend": MONEY_UNIT, "units": MONEY_UNIT, "discount": MONEY_UNIT, "lines": 1,
+    "baskets": 1, "spend": _MONEY_UNIT, "units": _MONEY_UNIT, "discount": _MONEY_UNIT, "lines": 1,
     "private_lines": 1, "coupons": 1, "clicks": 1, "mini_programs": 1, "exposures": 1,
     "redemptions": 1,
 }  # fmt: skip

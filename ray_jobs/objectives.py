@@ -43,7 +43,7 @@ Model = TypeVar("Model", bound=nn.Module)
 _FITTED = 20_000  # users whom the assortment and product words are fitted on
 _MATCHED = 2_000  # users by whom its size is set
 _CENTRED = 8  # batches by whose modalities' moments an even fusion starts,
-_MOST_CENTRED = 512  # and rows in them: more change nothing, and a large encoder takes minutes
+_MOST_CENTRED = 512  # and the most rows of them: a large encoder takes minutes for so many
 _SCALED = 256  # users by whom counts of product words are weighed
 
 
