@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from encoders.history import History
+from encoders.past import cut_history
 from encoders.purchases import PurchaseHistory
-from encoders.text import LineEncoder
+from encoders.text import MINILM, LineEncoder
 
 PURCHASES_VIEW = "purchases_weekly"
 
@@ -23,6 +25,21 @@ def save(tables: dict[str, pa.Table], directory: Path) -> None:
 def read(directory: Path) -> dict[str, pa.Table]:
     """What :func:`save` wrote."""
     return {path.stem: pq.read_table(path) for path in sorted(directory.glob("*.parquet"))}
+
+
+def past(
+    tables: dict[str, pa.Table], cache: Path, text_model: str = MINILM
+) -> tuple[History, LineEncoder]:
+    """Weekly rows as a history, and what reads its sentences; each text is embedded once and kept.
+
+    Args:
+        text_model: the text tower's language model, through which habits are read.
+    """
+    lines = LineEncoder(cache)
+    sentences = lines if text_model == MINILM else LineEncoder(cache, model=text_model)
+    cut = cut_history(tables, lines, sentences)
+    sentences.save()
+    return cut, sentences
 
 
 def purchases(tables: dict[str, pa.Table], lines: LineEncoder) -> PurchaseHistory:

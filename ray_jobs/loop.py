@@ -76,7 +76,11 @@ def run_one(config: dict[str, Any]) -> None:
                 )
             ray.train.report({"step": step + 1, **parts})
     if rank == 0:
+        threads = torch.get_num_threads()
+        # This machine's other workers have done their part: their cores are free.
+        torch.set_num_threads(threads * context.get_local_world_size())
         objective.finish()
+        torch.set_num_threads(threads)
         info = replace(config["info"], config=asdict(objective.model.config), metrics=parts)
         checkpoint.save(Path(config["target"]), objective.model, info, objective.catalogue)
 

@@ -25,13 +25,13 @@ from encoders.catalogue import Catalogue
 from encoders.descriptions import Descriptions, DescriptionSampler, distinct_users
 from encoders.history import History
 from encoders.pairs import FactTable, OutcomeTable, PairSampler
-from encoders.past import collate_for, cut_history, window_text, word_pieces
+from encoders.past import collate_for, window_text, word_pieces
 from encoders.purchases import PurchaseCollate, PurchaseHistory, fit_vocabularies
 from encoders.search import SearchEncoder
 from encoders.shopper_bert import ShopperBert
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig, TabularEncoder
-from encoders.text import MINILM, LineEncoder
+from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.schema import AGGREGATE_PREFIX, TIMESTAMP
 from ray_jobs import feedback, frames, outlook, pretext
@@ -74,12 +74,9 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
     """The objective of a stage, ready to train."""
     torch.manual_seed(spec.seed)
     tables = frames.read(Path(spec.frames))
-    lines = LineEncoder(Path(spec.cache))
     if spec.stage == "shopper_bert":
-        return _shopper_bert(spec, frames.purchases(tables, lines))
-    same = spec.preset.text.model == MINILM
-    sentences = lines if same else LineEncoder(Path(spec.cache), model=spec.preset.text.model)
-    history = cut_history(tables, lines, sentences)
+        return _shopper_bert(spec, frames.purchases(tables, LineEncoder(Path(spec.cache))))
+    history, sentences = frames.past(tables, Path(spec.cache), spec.preset.text.model)
     if spec.stage == "alignment":
         return _alignment(spec, history, tables, sentences, world_size)
     return _PRETRAINING[spec.stage](spec, history)

@@ -19,7 +19,7 @@ from torch import nn
 
 from encoders import checkpoint
 from encoders.alignment import FoundModel
-from encoders.past import collate_for, cut_history, encode_rows, num_windows
+from encoders.past import collate_for, encode_rows, num_windows
 from encoders.purchases import PurchaseCollate
 from encoders.shopper_bert import ShopperBert
 from encoders.text import LineEncoder
@@ -121,8 +121,7 @@ def _found_vectors(
 ) -> dict[str, np.ndarray]:
     ends = retrieval.window_grid(date, num_windows(model))
     tables = retrieval.weekly_rows(workspace, users, ends)
-    sentences = LineEncoder(workspace.cache, model=model.config.text.model)
-    history = cut_history(tables, LineEncoder(workspace.cache), sentences)
+    history, _ = frames.past(tables, workspace.cache, model.config.text.model)
     rows = history.rows(users, [micros(date)] * len(users))
     if (missing := int((rows < 0).sum())) > 0:
         raise InputError(

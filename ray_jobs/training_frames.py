@@ -50,7 +50,10 @@ class Run:
 
 
 def training_frames(shared: Run) -> dict[str, Any]:
-    """Point-in-time weekly rows and future facts of every training sample, written once."""
+    """Point-in-time weekly rows and future facts of every training sample, written once.
+
+    The vectors of their texts are left in the workspace's cache.
+    """
     workspace, preset, as_of = shared.workspace, shared.preset, shared.as_of
 
     def work(key: str) -> dict[str, Any]:
@@ -65,6 +68,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         tables["catalogue"] = catalogue(con, tables["facts"], known_before=as_of)
         tables["samples"] = _samples(con, cutoffs)
         con.close()
+        frames.past(tables, workspace.cache, preset.text.model)  # once, not by every worker
         directory = workspace.root / "training" / key
         frames.save(tables, directory)
         console.print(

@@ -15,6 +15,7 @@ import torch
 from encoders.alignment import MODALITIES, FoundModel
 from encoders.fusion import Concatenation, Fusion
 from encoders.past import collate_for, cut_history, encode_rows
+from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from ray_jobs import objectives, pipeline, presets
 from ray_jobs.pipeline import Pipeline
@@ -68,7 +69,7 @@ def test_without_aggregates_nothing_is_counted_and_training_goes_on(spec_of: Cal
 def test_embedding_leaves_it_out_too(spec_of: Callable, trained: Any) -> None:
     model = objectives.build(spec_of(modalities=("tabular",))).model.eval()
     tables = objectives.frames.read(Path(spec_of().frames))
-    history = cut_history(tables, objectives.LineEncoder(trained.workspace.cache))
+    history = cut_history(tables, LineEncoder(trained.workspace.cache))
     vectors = encode_rows(model, collate_for(model, history), np.arange(5))
     assert {*vectors} == {"tabular", "fused"}
 
