@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -80,8 +81,8 @@ class AssortmentCounts:
         terms: Sequence[str] | None = None,
     ):
         named = {name: [f"{name}: {text}" for text in texts] for name, (_, texts) in lists.items()}
-        self.terms = sorted(set().union(*named.values())) if terms is None else list(terms)
-        place = {term: position for position, term in enumerate(self.terms)}
+        self.terms = tuple(sorted(set().union(*named.values())) if terms is None else terms)
+        place = _places(self.terms)
         self._lists = [
             (lists[name][0], np.array([place.get(term, -1) for term in names], np.int64))
             for name, names in named.items()
@@ -107,6 +108,12 @@ class AssortmentCounts:
             owner=torch.from_numpy(owner),
             counts=torch.from_numpy(counts.astype(np.float32)),
         )
+
+
+@lru_cache(maxsize=4)
+def _places(terms: tuple[str, ...]) -> dict[str, int]:
+    """Where each term stands: the same thousands for every user who comes alone."""
+    return {term: position for position, term in enumerate(terms)}
 
 
 class Assortment(nn.Module):

@@ -11,6 +11,7 @@ Shapes: B users, C categorical columns, F continuous columns, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,9 @@ class TabularConfig:
     mlm_weight: float = 0.6
     rtd_weight: float = 0.4
 
-    @property
+    @cached_property
     def columns(self) -> TableColumns:
-        """The fitted columns."""
+        """The fitted columns; they are asked for with every user who comes alone."""
         return TableColumns(
             self.vocabularies, {name: (m, s) for name, (m, s) in self.scales.items()}
         )

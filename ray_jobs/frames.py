@@ -42,8 +42,9 @@ def past(
     return cut, sentences
 
 
-def purchases(tables: dict[str, pa.Table], lines: LineEncoder) -> PurchaseHistory:
+def purchases(tables: dict[str, pa.Table], cache: Path) -> PurchaseHistory:
     """Weekly purchases as a history of tokens; each product's text is embedded once and kept."""
+    lines = LineEncoder(cache)
     cut = PurchaseHistory(tables[PURCHASES_VIEW], lines)
     lines.save()
     return cut

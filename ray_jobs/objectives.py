@@ -75,7 +75,7 @@ def build(spec: StageSpec, world_size: int = 1) -> Objective:
     torch.manual_seed(spec.seed)
     tables = frames.read(Path(spec.frames))
     if spec.stage == "shopper_bert":
-        return _shopper_bert(spec, frames.purchases(tables, LineEncoder(Path(spec.cache))))
+        return _shopper_bert(spec, frames.purchases(tables, Path(spec.cache)))
     history, sentences = frames.past(tables, Path(spec.cache), spec.preset.text.model)
     if spec.stage == "alignment":
         return _alignment(spec, history, tables, sentences, world_size)

@@ -161,11 +161,11 @@ def best() -> Preset:
         tuned_steps=0,
         tuned_sentences=48,
         stages={
-            "behaviour": Training(steps=60, batch_size=96, learning_rate=1e-3),
-            "tabular": Training(steps=60, batch_size=128, learning_rate=1e-3),
-            "search": Training(steps=60, batch_size=64, learning_rate=1e-3),
+            "behaviour": Training(steps=30, batch_size=96, learning_rate=1e-3),
+            "tabular": Training(steps=30, batch_size=128, learning_rate=1e-3),
+            "search": Training(steps=30, batch_size=64, learning_rate=1e-3),
             "alignment": Training(
-                steps=240,
+                steps=160,
                 batch_size=512,
                 learning_rate=4e-3,
                 weight_decay=1.0,

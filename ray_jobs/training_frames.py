@@ -14,7 +14,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.text import LineEncoder
 from feature_repo.errors import InputError, TimeError
 from feature_repo.outcomes import outcomes
 from feature_repo.schema import FACTS, TIMESTAMP
@@ -94,7 +93,7 @@ def purchase_frames(shared: Run) -> dict[str, Any]:
         con.close()
         views = retrieval.views_of("shopper_bert")
         tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends], views)
-        history = frames.purchases(tables, LineEncoder(workspace.cache))
+        history = frames.purchases(tables, workspace.cache)
         if not len(history.product_n):
             raise InputError(
                 "stage: shopper_bert reads purchases (events of source bill), and this data set "

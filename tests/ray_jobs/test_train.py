@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,8 +20,9 @@ from encoders import checkpoint
 from encoders.checkpoint import CheckpointError
 from feature_repo.errors import InputError, TimeError
 from feature_repo.schema import CANONICAL
-from ray_jobs import loop, presets, progress, train, workers
+from ray_jobs import frames, loop, presets, progress, train, workers
 from ray_jobs.build_features import build
+from ray_jobs.training_frames import training_frames
 from ray_jobs.workers import Workers
 
 
@@ -317,3 +319,15 @@ def test_an_encoder_alone_has_one_group(trained: Any) -> None:
     model, _ = checkpoint.load(trained.checkpoint("tabular"))
     (group,) = loop._groups(model, presets.Training(steps=1, batch_size=8, encoder_rate=0.1))
     assert group["rate"] == 1.0
+
+
+def test_the_texts_of_the_past_are_embedded_once_before_any_worker_starts(copy: Any) -> None:
+    for name in ("cache", "stages", "training"):
+        shutil.rmtree(copy.workspace.root / name)
+    drawn = training_frames(copy.shared(preset=presets.preset("still")))
+    (cached,) = copy.workspace.cache.glob("lines-*.parquet")
+    texts = set(pq.read_table(cached)["text"].to_pylist())
+    tables = frames.read(copy.workspace.root / drawn["outputs"][0])
+    history, _ = frames.past(tables, copy.workspace.cache)
+    assert history.line_texts and history.habit_sentences
+    assert texts == {*history.line_texts, *history.habit_sentences}
