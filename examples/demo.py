@@ -84,11 +84,13 @@ def main() -> None:
     )
     console.rule("2 · serve")
     with Service(workspace, arguments.port) as service:
+        # The service loads for half a minute on one core; the map needs the other.
+        figure = draw(workspace, as_of, synthetic=arguments.source == "synthetic")
+        service.wait()
         console.rule("3 · ask, and look at what happened next")
         demands = DEMANDS[arguments.source] or synthetic_demands(spec)
         rows = [show(workspace, as_of, demand) for demand in demands]
         compare(rows, synthetic=arguments.source == "synthetic")
-        figure = draw(workspace, as_of, synthetic=arguments.source == "synthetic")
         _files(workspace, figure, started)
         if arguments.serve:
             service.stay()
@@ -113,9 +115,6 @@ class Service:
             start_new_session=True,
         )  # fmt: skip
         os.environ.update(OPENFOUND_URL=self.url, OPENFOUND_API_KEY=self.key)
-        with console.status("starting the service"):
-            self._wait(log)
-        console.print(f"  {self.url}  (docs at {self.url}/docs, log in {log})")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,6 +123,13 @@ class Service:
             self._child.wait(timeout=30)
         self._log.close()
         console.print("  service stopped")
+
+    def wait(self) -> None:
+        """Until it answers."""
+        log = self.workspace.root / "service.log"
+        with console.status("starting the service"):
+            self._until_ready(log)
+        console.print(f"  {self.url}  (docs at {self.url}/docs, log in {log})")
 
     def stay(self) -> None:
         """Keep serving until Ctrl-C."""
@@ -138,7 +144,7 @@ class Service:
         except KeyboardInterrupt:
             console.print()
 
-    def _wait(self, log: Path) -> None:
+    def _until_ready(self, log: Path) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self._child.poll() is not None:
