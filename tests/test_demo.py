@@ -54,7 +54,7 @@ def test_it_targets_better_than_chance_by_far(workspace: Path, tmp_path: Path) -
 
 def test_a_second_run_reuses_every_stage(workspace: Path) -> None:
     out = _run("-m", "ray_jobs.pipeline", "--workspace", str(workspace), "--as-of", "2017-09-11",
-               "--workers", "2")  # fmt: skip
+               "--preset", "quick", "--workers", "2")  # fmt: skip
     for stage in ("ingest", "features", "samples", "train-behaviour", "train-tabular",
                   "train-alignment", "embed"):  # fmt: skip
         assert f"{stage}: reused" in out
