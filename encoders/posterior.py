@@ -6,9 +6,10 @@ users can tell.
 
 Then a Bayesian linear model. A user's score is q·u. Before any seed, the query is the sentence's
 own (the prior's mean), and how far it may lie from the right one is a Gaussian whose covariance
-comes from the population's vectors. Ten labels then give the posterior mean in closed form, by a
-ten-by-ten system. Without evidence it is the zero-shot query itself, where a network trained on ten
-users knows nothing.
+comes from the population's vectors, of a size in doubt: mostly hardly at all, perhaps a lot. Ten
+labels then say how large, by their evidence, and give the posterior mean in closed form, by a
+ten-by-ten system for each size. Without evidence it is the zero-shot query itself, where a network
+trained on ten users knows nothing.
 
 Shapes: U users of the population, P and N seeds, S = P + N, D width of the joint space, R readings,
 L strengths of selection.
@@ -16,16 +17,40 @@ L strengths of selection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
 
 Floats = npt.NDArray[np.floating]
 MAX_SAMPLE = 20_000
 MAX_SEEDS = 100  # of each sort: as many settle any doubt, and time grows with their square
 SELECTION = (0.0, 0.5, 1.0, 2.0)
 """How strongly negative seeds may have been picked for the demand's score; 0 is at random."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One thing that may be true of the zero-shot query: how wrong it is, and how noisy labels are.
+
+    Attributes:
+        share: how likely that is before any seed.
+        error: mean square error of a score over the population, labels being +1 and −1.
+        noise: variance of a label around its score.
+    """
+
+    share: float
+    error: float
+    noise: float
+
+
+DOUBTS = (
+    Doubt(0.5, 0.03, 1.0), Doubt(0.1, 0.3, 0.7), Doubt(0.1, 1.0, 0.5), Doubt(0.1, 3.0, 0.3),
+    Doubt(0.1, 10.0, 0.1), Doubt(0.1, 30.0, 0.03),
+)  # fmt: skip
+"""As likely right as not; docs/decisions/few-shot.md."""
 
 
 @dataclass(frozen=True)
@@ -100,33 +125,61 @@ def posterior_query(
     negatives_ND: Floats,
     population: Population,
     *,
-    strength: float,
-    belief: float,
+    doubts: Sequence[Doubt] = DOUBTS,
+    belief: float = 1.0,
 ) -> npt.NDArray[np.float32]:
     """Posterior mean of the query, of the zero-shot query's length. [D]
 
-    Seeds are +1 and −1 with unit noise and an intercept of their own (their shares say nothing
-    about the population's).
+    Seeds are +1 and −1 with an intercept of their own: their shares say nothing about the
+    population's. Nor does the score by which the negative ones may have been picked: the scores of
+    all seeds may be stretched at will, and what is learnt has no covariance with the score over
+    the population. So it takes three seeds to learn anything.
 
     Args:
-        strength: prior variance of a score's error, against noise 1. 0 gives zero-shot back.
+        doubts: what may be true of the error, and how likely before any seed.
         belief: how many units of label one standard deviation of the zero-shot score predicts.
     """
     seeds_SD = np.concatenate([positives_PD, negatives_ND]).astype(np.float64)
     labels_S = np.concatenate([np.ones(len(positives_PD)), -np.ones(len(negatives_ND))])
     zero_shot = np.asarray(zero_shot_D, np.float64)
-    spread = np.sqrt(max(zero_shot @ population.covariance_DD @ zero_shot, 1e-12))
-    prior_D = belief * zero_shot / spread
+    beside_D = population.covariance_DD @ zero_shot
+    prior_D = belief * zero_shot / np.sqrt(max(zero_shot @ beside_D, 1e-12))
 
     seeds_SD = seeds_SD - population.mean_D
-    features_SD = seeds_SD @ population.root_DD
-    surprise_S = labels_S - seeds_SD @ prior_D
-    surprise_S = surprise_S - surprise_S.mean()
-    kernel_SS = strength * features_SD @ features_SD.T + np.eye(len(labels_S))
-    weight_S = np.linalg.solve(kernel_SS, surprise_S)
-    query = prior_D + strength * population.root_DD @ (features_SD.T @ weight_S)
+    root_DD = _orthogonal(population.root_DD, beside_D)
+    features_SD = seeds_SD @ root_DD
+    expected_S = seeds_SD @ prior_D
+    said = _complement(np.stack([np.ones_like(labels_S), expected_S]))  # beyond both, [S - 2, S]
+    surprise = said @ (labels_S - expected_S)
+    kernel = said @ features_SD @ features_SD.T @ said.T
+
+    evidence, weights = [], []
+    for doubt in doubts:
+        covariance = doubt.error * kernel + doubt.noise * np.eye(len(surprise))
+        factor = cho_factor(covariance, lower=True)
+        solved = cho_solve(factor, surprise)
+        chance = -0.5 * surprise @ solved - np.log(np.diag(factor[0])).sum()  # its logarithm
+        evidence.append(np.log(doubt.share) + chance)
+        weights.append(doubt.error * solved)
+    share = np.exp(np.array(evidence) - max(evidence))
+    weight = (share / share.sum()) @ np.array(weights)
+    query = prior_D + root_DD @ (features_SD.T @ (said.T @ weight))
     length = np.linalg.norm(zero_shot) / max(float(np.linalg.norm(query)), 1e-12)
     return (query * length).astype(np.float32)
+
+
+def _orthogonal(root_DR: Floats, direction_D: Floats) -> npt.NDArray[np.float64]:
+    """The root of a covariance without what it has along ``direction_D``. [D, R]"""
+    along_R = root_DR.T @ direction_D
+    along_R = along_R / max(float(np.linalg.norm(along_R)), 1e-12)
+    kept: npt.NDArray[np.float64] = root_DR - np.outer(root_DR @ along_R, along_R)
+    return kept
+
+
+def _complement(rows_KS: Floats) -> npt.NDArray[np.float64]:
+    """Orthonormal rows that are orthogonal to K given ones. [S - K, S]"""
+    axes: npt.NDArray[np.float64] = np.linalg.svd(rows_KS)[2]
+    return axes[len(rows_KS) :]
 
 
 def _even_sample(rows: Floats, most: int) -> Floats:

@@ -42,9 +42,8 @@ class TuneConfig:
 
     method: Literal["posterior", "tokens"] = "posterior"
     # posterior
-    strength: float = 0.03
     belief: float = 1.0
-    power: float = 0.5
+    power: float = 0.0
     # tokens
     geometry: Literal["sphere", "cosine"] = "sphere"
     num_tokens: int = 8
@@ -133,10 +132,7 @@ def tune_many(
         zip(texts, positives_BPD, negatives_BND, strict=True)
     ):
         zero_shot = model.encode_text([text])[0].numpy() if starts_BD is None else starts_BD[row]
-        query = posterior_query(
-            zero_shot, positives, negatives, population,
-            strength=config.strength, belief=config.belief,
-        )  # fmt: skip
+        query = posterior_query(zero_shot, positives, negatives, population, belief=config.belief)
         prompts.append(Prompt(text, no_tokens, query, config))
     return prompts
 

@@ -26,6 +26,7 @@ from feature_repo.sources.synthetic_world import PLANTS, World, parse
 from feature_repo.transforms import micros, open_tables
 from ray_jobs import metrics
 from ray_jobs.build_features import build, ingest
+from ray_jobs.evaluation import decoys
 from ray_jobs.pipeline import train_and_embed
 from ray_jobs.presets import Preset
 from ray_jobs.training_frames import Run
@@ -81,6 +82,11 @@ def measure(one: PlantedWorld, root: Path, preset: Preset, workers: int = 0) -> 
     for n, wording in enumerate(("name", "free words")):
         queries = encoder.encode([topic.demands[n] for topic in PLANTED])
         found[wording] = mean_auc(vectors[known.at] @ queries.T, bought[known.rows])
+    if not one.removed:
+        names = [topic.name for topic in PLANTED]
+        found["decoys"] = decoys.measure(
+            encoder, vectors[known.at], held[known.rows], bought[known.rows], names
+        )
     return found
 
 

@@ -291,7 +291,24 @@ def _planted(report: dict[str, Any]) -> str:
         "oracle knows the interest itself. With the signs of an interest taken away nothing shows "
         "it, and the world is the same whichever modality did.",
         table(head, rows),
+        *_decoys(worlds),
     ])  # fmt: skip
+
+
+def _decoys(worlds: list[dict[str, Any]]) -> list[str]:
+    told = {one["plant"]: one["decoys"] for one in worlds if one.get("decoys")}
+    if not told:
+        return []
+    methods = list(next(iter(told.values())))
+    figures = ("auc", "precision", "apart")
+    rows = [[method, *(" / ".join(number(found[method][figure]) for figure in figures)
+                       for found in told.values())] for method in methods]  # fmt: skip
+    return [
+        "A sentence that fits two interests, with 5 seeds who buy the one and 5 who hold the other "
+        "alone (planted hard negatives): AUC / precision@k over everybody / AUC of buyers against "
+        "those others.",
+        table(["few-shot method", *(f"shown by {plant}" for plant in told)], rows),
+    ]
 
 
 def _cost(report: dict[str, Any]) -> str:

@@ -96,7 +96,7 @@ def test_seeds_are_told_apart_better_than_by_the_sentence(
     def gap(query: np.ndarray) -> float:
         return float((positives @ query).mean() - (negatives @ query).mean())
 
-    for config in (TOKENS, TuneConfig(strength=1.0)):
+    for config in (TOKENS, TuneConfig()):
         prompt = tune(model, TEXT, positives, negatives, users, config)
         assert gap(prompt.query_D) > gap(zero_shot)
         assert np.linalg.norm(prompt.query_D) == pytest.approx(1.0, abs=1e-4)

@@ -200,7 +200,7 @@ def test_the_whole_study(
         assert f"| {name} | 0." in text
     assert "| method | 5 | 10 | 25 | 100 |" in text
     assert "## Hard negatives, in other words, as they are read" in text
-    posterior = TuneConfig(strength=0.5)
+    posterior = TuneConfig()
     monkeypatch.setattr(few_shot_study, "TuneConfig", lambda **_: posterior)
     assert seed_map(model, users, ids, tasks[0], tmp_path / "map.png").stat().st_size > 10_000
 

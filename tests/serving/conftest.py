@@ -22,7 +22,7 @@ from encoders.catalogue import Subject
 from encoders.checkpoint import fingerprint
 from encoders.demand import DemandParser
 from encoders.demand_subjects import Subjects
-from encoders.posterior import Population, posterior_query
+from encoders.posterior import Doubt, Population, posterior_query
 from encoders.prompt import Prompt, TuneConfig
 from encoders.query import Query
 from feature_repo import durable, schema
@@ -71,10 +71,10 @@ class HashEncoder:
     ) -> Prompt:
         """By the real posterior."""
         query = posterior_query(
-            self.encode([text])[0], positives, negatives, Population.of(population, power=0.5),
-            strength=1.0, belief=1.0,
+            self.encode([text])[0], positives, negatives, Population.of(population, power=0.0),
+            doubts=[Doubt(share=1.0, error=1.0, noise=1.0)],
         )  # fmt: skip
-        return Prompt(text, np.zeros((0, 4), np.float32), query, TuneConfig(strength=1.0))
+        return Prompt(text, np.zeros((0, 4), np.float32), query, TuneConfig())
 
 
 class MatrixFeatures:

@@ -29,7 +29,11 @@ def test_synthetic_data_are_labelled() -> None:
         {**HEAD, "synthetic": True, "planted": {"preset": "best", "worlds": [world]}}
     )
     assert "**Synthetic data.**" in page and "Planted worlds — **synthetic data**" in page
-    assert "| nothing | 900 | 0.800 | 0.500 | – |" in page
+    assert "| nothing | 900 | 0.800 | 0.500 | – |" in page and "hard negatives" not in page
+    shown = {**world, "removed": False,
+             "decoys": {"ours": {"auc": 0.65, "precision": 0.05, "apart": 0.7}}}  # fmt: skip
+    page = report.page({**HEAD, "planted": {"preset": "best", "worlds": [shown, world]}})
+    assert "| ours | 0.650 / 0.050 / 0.700 |" in page and "shown by search" in page
 
 
 def test_ablations_show_the_spread_over_seeds() -> None:
