@@ -117,7 +117,7 @@ def test_negatives_picked_for_their_score_do_not_turn_the_query() -> None:
         turned.append(posterior_query(sentence, alike[told], others[told], population))
     assert np.mean(kept) > 0.9
     step = np.mean(turned, 0)
-    assert step[1] > 0.1 and np.abs(step[2:]).max() < step[1] / 3
+    assert step[1] > 0.08 and np.abs(step[2:]).max() < step[1] / 3
     # And what the sentence says is not forgotten:
     assert step[0] > 0.9
 
