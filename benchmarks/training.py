@@ -26,7 +26,6 @@ import torch
 
 from encoders import checkpoint
 from encoders.purchases import PurchaseCollate
-from encoders.text import LineEncoder
 from feature_repo import durable
 from feature_repo.settings import Workspace
 from feature_repo.sources import complete_journey
@@ -133,7 +132,7 @@ def embedded(shared: Run, directory: Path, made: dict[str, Any]) -> tuple[np.nda
     """Vectors of the users with purchases, and who they are."""
     model, _ = checkpoint.load(directory, expect=STAGE)
     tables = frames.read(shared.workspace.root / made["outputs"][0])
-    history = frames.purchases(tables, LineEncoder(shared.workspace.cache))
+    history = frames.purchases(tables, shared.workspace.cache)
     collate = PurchaseCollate(history, model.config.vocabularies)
     return encode_purchases(model, collate, history.user_ids), history.user_ids
 

@@ -22,7 +22,6 @@ from encoders.alignment import FoundModel
 from encoders.past import collate_for, encode_rows, num_windows
 from encoders.purchases import PurchaseCollate
 from encoders.shopper_bert import ShopperBert
-from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.settings import Workspace
 from feature_repo.store import FeatureStore
@@ -137,7 +136,7 @@ def _purchase_vectors(
     ends = retrieval.window_grid(date, weeks)
     views = retrieval.views_of("shopper_bert")
     tables = retrieval.weekly_rows(workspace, users, ends, views)
-    history = frames.purchases(tables, LineEncoder(workspace.cache))
+    history = frames.purchases(tables, workspace.cache)
     collate = PurchaseCollate(history, model.config.vocabularies)
     return {"shopper_bert": encode_purchases(model, collate, users)}
 
