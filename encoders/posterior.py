@@ -151,7 +151,8 @@ def posterior_query(
     expected_S = seeds_SD @ prior_D
     said = _complement(np.stack([np.ones_like(labels_S), expected_S]))  # beyond both, [S - 2, S]
     surprise = said @ (labels_S - expected_S)
-    kernel = said @ features_SD @ features_SD.T @ said.T
+    seen = said @ features_SD
+    kernel = seen @ seen.T
 
     evidence, weights = [], []
     for doubt in doubts:
@@ -163,7 +164,7 @@ def posterior_query(
         weights.append(doubt.error * solved)
     share = np.exp(np.array(evidence) - max(evidence))
     weight = (share / share.sum()) @ np.array(weights)
-    query = prior_D + root_DD @ (features_SD.T @ (said.T @ weight))
+    query = prior_D + root_DD @ (seen.T @ weight)
     length = np.linalg.norm(zero_shot) / max(float(np.linalg.norm(query)), 1e-12)
     return (query * length).astype(np.float32)
 

@@ -85,7 +85,7 @@ def main() -> None:
             as_of=as_of,
             workers=arguments.workers,
             preset=PRESET,
-        )  # fmt: skip
+        )
     )
     console.rule("2 · serve")
     with Service(workspace, arguments.port) as service:

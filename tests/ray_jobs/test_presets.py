@@ -25,13 +25,20 @@ FAITHFUL = ("laptop", "paper")
 
 
 def test_the_presets_have_their_names() -> None:
-    assert {*presets.PRESETS} >= {"laptop", "best", "paper"}
-    for name in ("laptop", "best", "paper"):
+    assert {*presets.PRESETS} >= {"laptop", "best", "quick", "paper"}
+    for name in ("laptop", "best", "quick", "paper"):
         assert presets.preset(name).name == name
     with pytest.raises(InputError, match="preset: expected one of .*'laptop'.*, got 'huge'"):
         presets.preset("huge")
     with pytest.raises(InputError, match="windows: expected at most behaviour.windows=9, got 26"):
         replace(presets.laptop(), windows=26)
+
+
+def test_quick_is_best_in_fewer_steps() -> None:
+    best, quick = presets.best(), presets.quick()
+    assert replace(quick, name="best", stages=best.stages) == best
+    for name in ("behaviour", "tabular", "search", "alignment"):
+        assert quick.stages[name].steps < best.stages[name].steps
 
 
 @pytest.mark.parametrize("name", FAITHFUL)
