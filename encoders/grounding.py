@@ -3,7 +3,8 @@
 Every heading of the catalogue is described by its name and by each finer subject in it. A demand,
 as it stands and without its generic words, is compared with all descriptions by frozen sentence
 vectors. The nearest ones vote for their headings, by a softmax over similarities. A demand that
-says a heading's own name is read as that heading and nothing else.
+says a heading's own name, or the names of several ("beer or wine"), is read as those and nothing
+else.
 
 Demands about overall behaviour (coupons, spending, staying away) name no item: ``overall`` tells
 what they mean, if the model has learnt it; else they are left alone.
@@ -25,16 +26,18 @@ from encoders.overall import OverallBehaviour
 from encoders.rewriting import Reading, as_it_stands, mixture
 
 _REMEMBERED = 4_096
+_SEPARATORS = (r"[,;]|\bor\b", r"[,;]|\b(?:or|and)\b")
+"""Between the things a demand names: "and" last, since headings have it in their names."""
 Vectors = Callable[[Sequence[str]], np.ndarray]
 """Texts → unit vectors, float32 [N, E]."""
 
 _GENERIC = frozenset(
-    """a about all an and any anybody are as at be buy buyers buying by customers day days do every
-    everybody everyone families family find for four get go going has have home household
-    households in into is it its likely like look looking love lovers many may me might month months
-    more most need needs next of on or our out people probably purchase run soon shopper shoppers
-    some stock take that the their them these they this those three to two up use used users want
-    wants week weeks which who whose will with would""".split()
+    """a about all an and any anybody are as at be buy buyers buying buys by customers day days
+    do every everybody everyone families family find for four get go going has have home
+    household households in into is it its likely like look looking love lovers many may me
+    might month months more most need needs next of on or our out people probably purchase run
+    soon shopper shoppers some stock take that the their them these they this those three to two
+    up use used users want wants week weeks which who whose will with would""".split()
 )
 
 
@@ -79,8 +82,8 @@ class CatalogueRewriter:
         """The demand as a mixture of sentences about the best matching headings."""
         if not self._headings:
             return as_it_stands(demand, "The catalogue is empty: the demand is read literally.")
-        if (named := self._by_words.get(_content(demand))) is not None:
-            return self._reading(demand, {named: 1.0})
+        if named := self._named(demand):
+            return self._reading(demand, dict.fromkeys(named, 1.0))
         if (said := self._overall.said(demand)) is not None:
             return as_it_stands(said, None if said == demand else f"Read as: {said}.")
         demand_E = self._vector(demand)
@@ -108,6 +111,18 @@ class CatalogueRewriter:
         """The sentence about each heading and each outcome."""
         subjects = [*self._headings, *self._overall.outcomes]
         return [subject.sentence(horizon_days=self._horizon) for subject in subjects]
+
+    def _named(self, demand: str) -> list[Subject]:
+        """The headings that a demand says by name; none where it says anything else besides."""
+        if (one := self._by_words.get(_content(demand))) is not None:
+            return [one]
+        for separator in _SEPARATORS:
+            parts = re.split(separator, demand.lower())
+            said = [self._by_words.get(_content(part)) for part in parts if part.strip()]
+            if named := [heading for heading in said if heading is not None]:
+                if len(named) == len(said):
+                    return named
+        return []
 
     def _reading(self, demand: str, shares: dict[Subject, float]) -> Reading:
         own_share = self._config.own_share
@@ -137,7 +152,7 @@ def without_generic(demand: str) -> str:
     'beer, wine'
     """
     parts = []
-    for part in re.split(r"[,;]|\b(?:or|and)\b", demand.lower()):
+    for part in re.split(_SEPARATORS[-1], demand.lower()):
         words = [word for word in plain(part).split() if word not in _GENERIC]
         parts += [" ".join(words)] if words else []
     return ", ".join(parts) or demand

@@ -26,7 +26,9 @@ class Found(AtATime):
     peers: str | None = Field(None, description="directory of other systems' vectors as Parquet")
     splits: int = Field(5, ge=1, description="splits of each linear probe")
     preset: str = Field("best", description="of ablations, unseen categories and planted worlds")
-    seeds: int = Field(3, ge=1, description="of the ablations' headline rows; the others have one")
+    seeds: int = Field(
+        3, ge=1, description="of planted worlds and the ablations' headline rows; others have one"
+    )
     users: int = Field(planted.USERS, ge=100, description="of each planted world")
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoders.query import QueryEncoder
-from encoders.rewriting import as_it_stands
 from ray_jobs import metrics
 from ray_jobs.few_shot_methods import Demand, Seeds, methods
 
@@ -27,6 +26,9 @@ def measure(
     topics: Sequence[str],
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Each method's mean over topics and draws, seeds left out of the ranking.
+
+    Args:
+        encoder: with the reader of demands that the service has.
 
     Returns:
         method → ``auc`` and ``precision`` (k = number of buyers) over all users, and ``apart``,
@@ -42,9 +44,10 @@ def measure(
         decoy_U = held_UK[:, other] & ~held_UK[:, k] & ~buys_U
         if min(buys_U.sum(), decoy_U.sum()) <= NUM_SEEDS:
             continue
+        demand = Demand(sentence, encoder.read(sentence))  # as the service reads it
         drawn = [_draw(buys_U, decoy_U, (one, k)) for one in range(DRAWS)]
         for method, way in ways.items():
-            ranked = way(Demand(sentence, as_it_stands(sentence)), vectors_UD, drawn)
+            ranked = way(demand, vectors_UD, drawn)
             found.setdefault(method, []).extend(
                 _score(scores_U, buys_U, decoy_U, seeds)
                 for scores_U, seeds in zip(ranked, drawn, strict=True)

@@ -16,9 +16,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow.parquet as pq
 
-from encoders.query import QueryEncoder
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.sources.synthetic_planted import PLANTED, truth
@@ -27,6 +25,7 @@ from feature_repo.transforms import micros, open_tables
 from ray_jobs import metrics
 from ray_jobs.build_features import build, ingest
 from ray_jobs.evaluation import decoys
+from ray_jobs.evaluation.subject import Subject
 from ray_jobs.pipeline import train_and_embed
 from ray_jobs.presets import Preset
 from ray_jobs.training_frames import Run
@@ -61,21 +60,30 @@ def worlds(users: int = USERS) -> list[PlantedWorld]:
     return [*shown, PlantedWorld(PLANTS[0], True, users)]
 
 
-def measure(one: PlantedWorld, root: Path, preset: Preset, workers: int = 0) -> dict[str, Any]:
-    """Mean AUC over the planted topics: of the oracle, and of each way to ask."""
-    workspace = Workspace(root / one.spec.replace(":", "-").replace(",", "-").replace("=", ""))
+def measure(
+    one: PlantedWorld, root: Path, preset: Preset, workers: int = 0, *, seed: int = 0
+) -> dict[str, Any]:
+    """Mean AUC over the planted topics: of the oracle, and of each way to ask.
+
+    Args:
+        seed: of the training; the world's own is part of it.
+    """
+    # Seeds share no workspace: they may be measured at the same time.
+    name = f"{one.spec}-{seed}".replace(":", "-").replace(",", "-").replace("=", "")
+    workspace = Workspace(root / name)
     dataset = ingest(workspace, one.spec, demographics=True)
     as_of = one.world.default_as_of
     build(workspace, dataset, as_of)
-    shared = Run(workspace, dataset, as_of, preset, 0, Workers(workers))
+    shared = Run(workspace, dataset, as_of, preset, seed, Workers(workers))
     manifest = SnapshotStore(workspace).load(train_and_embed(shared))
+    subject = Subject(workspace, manifest, dataset)
     con = open_tables(workspace.root / dataset.tables)
     users = [f"s{n}" for n in range(one.users)]
     held, bought = truth(one.spec).held_at(as_of), buyers(con, one, users)
     con.close()
-    vectors = np.load(workspace.root / manifest.entry("fused").matrix)
-    known = _Known(workspace, manifest.users, users)
-    encoder = QueryEncoder.open(workspace.root / manifest.checkpoints["alignment"].path)
+    vectors = subject.vectors("fused")
+    known = _Known(subject.users, users)
+    encoder = subject.query_encoder("catalogue")  # which reads the demands with decoys
     found: dict[str, Any] = {"plant": one.plant, "removed": one.removed, "users": one.users,
                              "positives": int(bought.sum())}  # fmt: skip
     found["oracle"] = mean_auc(held[known.rows], bought[known.rows])
@@ -93,8 +101,7 @@ def measure(one: PlantedWorld, root: Path, preset: Preset, workers: int = 0) -> 
 class _Known:
     """Users that the snapshot knows: their rows in the world, and in the matrix."""
 
-    def __init__(self, workspace: Workspace, path: str, users: Sequence[str]):
-        listed = pq.read_table(workspace.root / path)["user_id"].to_pylist()
+    def __init__(self, listed: Sequence[str], users: Sequence[str]):
         position = {user: row for row, user in enumerate(listed)}
         self.rows = np.array([n for n, user in enumerate(users) if user in position])
         self.at = np.array([position[users[n]] for n in self.rows])

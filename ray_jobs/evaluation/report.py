@@ -10,6 +10,7 @@ import numpy as np
 from ray_jobs.evaluation import paper
 from ray_jobs.evaluation.ablations import FULL
 from ray_jobs.evaluation.fusion import CONCATENATION
+from ray_jobs.metrics import mean
 
 _LEGEND = (
     "Groups: A buys a category, B buys it for the first time in 26 weeks, C redeems a coupon, "
@@ -279,34 +280,38 @@ def _claim(fused: float | None, others: list[float | None]) -> tuple[str, str]:
 def _planted(report: dict[str, Any]) -> str:
     found, worlds = report["planted"], report["planted"]["worlds"]
     rows = [
-        ["nothing" if one["removed"] else one["plant"], str(one["positives"]),
-         *(number(one[name]) for name in ("oracle", "name", "free words"))]
-        for one in worlds
+        ["nothing" if seeds[0]["removed"] else seeds[0]["plant"], str(seeds[0]["positives"]),
+         number(seeds[0]["oracle"]),
+         *(_spread([one[name] for one in seeds]) for name in ("name", "free words"))]
+        for seeds in worlds
     ]  # fmt: skip
     head = ["shown by", "buyers", "oracle", "demand by name", "demand in free words"]
     return "\n\n".join([
         "## Planted worlds — **synthetic data**",
-        f"Preset {found['preset']}, one seed, {worlds[0]['users']:,} users in each world. Mean AUC "
-        "over twelve interests that only one modality shows, in words that no demand uses; the "
-        "oracle knows the interest itself. With the signs of an interest taken away nothing shows "
+        f"Preset {found['preset']}, trained with {len(worlds[0])} seeds, "
+        f"{worlds[0][0]['users']:,} users in each world. Mean AUC over twelve interests that only "
+        "one modality shows, in words that no demand uses; the oracle knows the interest itself. "
+        "With the signs of an interest taken away nothing shows "
         "it, and the world is the same whichever modality did.",
         table(head, rows),
         *_decoys(worlds),
     ])  # fmt: skip
 
 
-def _decoys(worlds: list[dict[str, Any]]) -> list[str]:
-    told = {one["plant"]: one["decoys"] for one in worlds if one.get("decoys")}
+def _decoys(worlds: list[list[dict[str, Any]]]) -> list[str]:
+    told = {seeds[0]["plant"]: [one["decoys"] for one in seeds] for seeds in worlds
+            if seeds[0].get("decoys")}  # fmt: skip
     if not told:
         return []
-    methods = list(next(iter(told.values())))
+    methods = list(next(iter(told.values()))[0])
     figures = ("auc", "precision", "apart")
-    rows = [[method, *(" / ".join(number(found[method][figure]) for figure in figures)
-                       for found in told.values())] for method in methods]  # fmt: skip
+    rows = [[method, *(" / ".join(number(mean(one[method][each] for one in seeds))
+                                  for each in figures)
+                       for seeds in told.values())] for method in methods]  # fmt: skip
     return [
         "A sentence that fits two interests, with 5 seeds who buy the one and 5 who hold the other "
         "alone (planted hard negatives): AUC / precision@k over everybody / AUC of buyers against "
-        "those others.",
+        "those others; mean over the seeds of training.",
         table(["few-shot method", *(f"shown by {plant}" for plant in told)], rows),
     ]
 

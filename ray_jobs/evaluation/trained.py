@@ -47,7 +47,7 @@ def of_ablations(bench: Bench) -> dict[str, Any]:
     found = {label: part() for label, part in _ablations(bench).items()}
 
     def rows(listed: tuple[Variant, ...]) -> dict[str, Any]:
-        return {one.name: [found[_label(one, seed)] for seed in range(num)]
+        return {one.name: [found[_seeded(one.name, seed)] for seed in range(num)]
                 for one, num in bench.rows(listed)}  # fmt: skip
 
     about = {"preset": bench.settings.preset, "as_of": bench.chosen_at.isoformat()}
@@ -76,11 +76,11 @@ def _ablations(bench: Bench) -> dict[str, Part]:
         return work
 
     seeds = range(max((num for _, num in rows), default=0))
-    return {_label(one, s): part(one, s) for s in seeds for one, num in rows if s < num}
+    return {_seeded(one.name, s): part(one, s) for s in seeds for one, num in rows if s < num}
 
 
-def _label(variant: Variant, seed: int) -> str:
-    return f"{variant.name}, seed {seed}"
+def _seeded(name: str, seed: int) -> str:
+    return f"{name}, seed {seed}"
 
 
 def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict[str, Any]:
@@ -134,20 +134,24 @@ def _fusion(bench: Bench) -> dict[str, Part]:
 
 def of_planted(bench: Bench) -> dict[str, Any]:
     """Synthetic worlds whose interests one modality shows."""
-    worlds = [part() for part in _planted(bench).values()]
+    found = {name: part() for name, part in _planted(bench).items()}
+    seeds = range(bench.settings.seeds)
+    worlds = [[found[_seeded(one.spec, seed)] for seed in seeds]
+              for one in planted.worlds(bench.settings.users)]  # fmt: skip
     return {"planted": {"preset": bench.settings.preset, "worlds": worlds}}
 
 
 def _planted(bench: Bench) -> dict[str, Part]:
     root = bench.results.out / "planted"
 
-    def part(one: PlantedWorld) -> Part:
+    def part(one: PlantedWorld, seed: int) -> Part:
         return lambda: Results(bench.results.out, []).of(
-            f"planted {one.spec}", [asdict(bench.preset)],
-            lambda: planted.measure(one, root, bench.preset, bench.workers),
+            f"planted {one.spec}", [asdict(bench.preset), seed],
+            lambda: planted.measure(one, root, bench.preset, bench.workers, seed=seed),
         )  # fmt: skip
 
-    return {one.spec: part(one) for one in planted.worlds(bench.settings.users)}
+    return {_seeded(one.spec, seed): part(one, seed) for seed in range(bench.settings.seeds)
+            for one in planted.worlds(bench.settings.users)}  # fmt: skip
 
 
 PARTS: dict[str, Callable[[Bench], dict[str, Part]]] = {

@@ -61,7 +61,28 @@ def test_a_heading_said_by_its_name_is_read_as_nothing_else(rewriter: CatalogueR
         assert set(shares(rewriter.read(demand))) == {
             demand, "will buy wine in the next four weeks",
         }  # fmt: skip
-    assert len(shares(rewriter.read("wine or diapers"))) > 2
+    assert len(shares(rewriter.read("wine or nappies"))) > 2
+
+
+def test_headings_said_by_their_names_share_the_query_alone(rewriter: CatalogueRewriter) -> None:
+    for demand in ("will buy wine or diapers next month", "wine, diapers", "diapers and wines"):
+        read = shares(rewriter.read(demand))
+        assert read.pop(demand) == pytest.approx(0.1)
+        assert read == pytest.approx(
+            {f"will buy {name} in the next four weeks": 0.45 for name in ("wine", "diapers")}
+        )
+
+
+def test_a_name_with_and_in_it_is_one_heading() -> None:
+    both = Catalogue.of(
+        [Subject("purchase", name, 2, "X", 9) for name in ("COLD AND FLU", "WINE", "COLD")]
+    )
+    rewriter = CatalogueRewriter(both, vectors, horizon_days=28)
+    for demand, names in (("who buys cold and flu", ["cold and flu"]),
+                          ("cold and flu or wine", ["cold and flu", "wine"]),
+                          ("cold and wine", ["cold", "wine"])):  # fmt: skip
+        read = shares(rewriter.read(demand))
+        assert list(read) == [f"will buy {name} in the next four weeks" for name in names]
 
 
 def test_a_finer_subject_leads_to_its_heading(rewriter: CatalogueRewriter) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from encoders.rewriting import as_it_stands
 from ray_jobs.evaluation import decoys
 from ray_jobs.few_shot_methods import Demand, Seeds
 
@@ -45,7 +47,7 @@ def test_seeds_are_buyers_of_the_one_and_holders_of_the_other_alone(
 
     ways = {"both": both, "told": told, "prompt tokens, eq. 16": None}
     monkeypatch.setattr(decoys, "methods", lambda *_, **__: ways)
-    encoder: Any = None
+    encoder: Any = SimpleNamespace(read=as_it_stands)
     found = decoys.measure(encoder, held, held, bought, TOPICS)
     assert asked[0] == "will buy hiking or baking in the next four weeks" and len(asked) == 3
     assert set(found) == {"both", "told"}
@@ -56,7 +58,7 @@ def test_seeds_are_buyers_of_the_one_and_holders_of_the_other_alone(
 
 def test_a_topic_that_too_few_buy_is_left_out() -> None:
     nobody = np.zeros((USERS, 3), bool)
-    encoder: Any = None
+    encoder: Any = SimpleNamespace(read=as_it_stands)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(decoys, "methods", lambda *_, **__: {"any": None})
         assert decoys.measure(encoder, nobody, nobody, nobody, TOPICS) == {}

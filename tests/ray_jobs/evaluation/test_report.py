@@ -26,14 +26,17 @@ def test_synthetic_data_are_labelled() -> None:
     world = {"plant": "search", "removed": True, "users": 3_000, "positives": 900, "oracle": 0.8,
              "name": 0.5, "free words": None}  # fmt: skip
     page = report.page(
-        {**HEAD, "synthetic": True, "planted": {"preset": "best", "worlds": [world]}}
+        {**HEAD, "synthetic": True, "planted": {"preset": "best", "worlds": [[world]]}}
     )
     assert "**Synthetic data.**" in page and "Planted worlds — **synthetic data**" in page
     assert "| nothing | 900 | 0.800 | 0.500 | – |" in page and "hard negatives" not in page
     shown = {**world, "removed": False,
              "decoys": {"ours": {"auc": 0.65, "precision": 0.05, "apart": 0.7}}}  # fmt: skip
-    page = report.page({**HEAD, "planted": {"preset": "best", "worlds": [shown, world]}})
-    assert "| ours | 0.650 / 0.050 / 0.700 |" in page and "shown by search" in page
+    again = {**shown, "name": 0.6, "decoys": {"ours": {"auc": 0.7, "precision": 0.07, "apart": 1}}}
+    worlds = [[shown, again], [world, world]]
+    page = report.page({**HEAD, "planted": {"preset": "best", "worlds": worlds}})
+    assert "| ours | 0.675 / 0.060 / 0.850 |" in page and "shown by search" in page
+    assert "| search | 900 | 0.800 | 0.550 ± 0.071 | – |" in page and "with 2 seeds" in page
 
 
 def test_ablations_show_the_spread_over_seeds() -> None:

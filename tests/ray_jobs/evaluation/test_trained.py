@@ -82,8 +82,8 @@ def test_folds_and_worlds_are_parts_with_names(
 ) -> None:
     made: list[str] = []
 
-    def world(one: Any, root: Path, preset: Any, workers: int) -> dict[str, Any]:
-        made.append(one.spec)
+    def world(one: Any, root: Path, preset: Any, workers: int, *, seed: int) -> dict[str, Any]:
+        made.append(f"{one.spec}, seed {seed}")
         return {"plant": one.plant, "removed": one.removed, "users": one.users, "positives": 9,
                 "oracle": 0.8, "name": 0.7, "free words": 0.6}  # fmt: skip
 
@@ -92,11 +92,14 @@ def test_folds_and_worlds_are_parts_with_names(
     one = bench(tmp_path, users=300)
     parts = {name: trained.PARTS[name](one) for name in ("unseen", "planted")}
     assert list(parts["unseen"]) == [fold.name for fold in unseen.folds()]
-    assert list(parts["planted"]) == [world.spec for world in planted.worlds(300)]
+    specs = [world.spec for world in planted.worlds(300)]
+    assert list(parts["planted"]) == [
+        f"{s}, seed {n}" for n in range(one.settings.seeds) for s in specs
+    ]
     found = trained.of_planted(one)
     assert trained.of_planted(one) == found and made == list(parts["planted"]), "kept on disk"
     page = report.page({**HEAD, **found})
-    assert "Preset best, one seed, 300 users" in page and "| nothing | 9 | 0.800" in page
+    assert "with 3 seeds, 300 users" in page and "| nothing | 9 | 0.800" in page
 
 
 def test_fusion_is_told_beside_its_parts_on_both_worlds(
