@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from encoders import checkpoint
+from encoders.catalogue import Catalogue
 from encoders.rewriters import Choice
 from ray_jobs.evaluation import rules, supervised
 from ray_jobs.evaluation.counts import Counts
 from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.read_counts import ReadCounts
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.evaluation.text_match import TextMatch
 from ray_jobs.evaluation.zero_shot import OURS, Method, Scorer
@@ -17,6 +20,13 @@ from ray_jobs.protocol import Task
 
 READ = "sentence, read by the catalogue"
 """As the service answers by default."""
+
+
+_COUNTS: dict[str, Callable[[Counts], Scorer]] = {
+    "past 26-week count": lambda counts: counts.past,
+    "recency-weighted count": lambda counts: counts.recent,
+    "activity × recency-weighted": lambda counts: counts.active,
+}
 
 
 class _Once:
@@ -49,21 +59,24 @@ def methods(subject: Subject) -> dict[str, Method]:
     def tuned() -> Scorer:
         return rules.fine_tuned(subject.protocol, subject.earlier, subject.lines).score
 
-    def count(which: Callable[[Counts], Scorer]) -> Scorer:
+    def told(which: Callable[[Counts], Scorer]) -> Scorer:
         return _Once(lambda: which(Counts(subject.protocol)))
+
+    def read(which: Callable[[Counts], Scorer]) -> Scorer:
+        return _Once(lambda: _read_count(subject, which(Counts(subject.protocol))))
 
     listed = [
         Method(OURS, _Once(lambda: sentence(subject)), reads=True),
         Method(READ, _Once(lambda: sentence(subject, "catalogue")), reads=True),
-        Method("past 26-week count", count(lambda c: c.past), False, is_count=True),
-        Method("recency-weighted count", count(lambda c: c.recent), False, is_count=True),
-        Method("activity × recency-weighted", count(lambda c: c.active), False, is_count=True),
+        *(Method(name, told(which), reads=False, is_count=True) for name, which in _COUNTS.items()),
+        *(Method(f"{name}, of what the catalogue reads", read(which), reads=True, is_count=True)
+          for name, which in _COUNTS.items()),
         Method("rules, plain (ARALLM-style)", _Once(plain), reads=True),
         Method("rules, fine-tuned (ARALLM-style)", _Once(tuned), reads=True),
         Method("text matching, no alignment", _Once(text), reads=True),
         Method("chance", chance, reads=False),
         Method("LightGBM per task (reference)", _Once(boosted), reads=False),
-    ]
+    ]  # fmt: skip
     return {method.name: method for method in listed}
 
 
@@ -78,6 +91,16 @@ def sentence(subject: Subject, rewriter: Choice = "none") -> Scorer:
         return ranked
 
     return score
+
+
+def _read_count(subject: Subject, count: Scorer) -> Scorer:
+    encoder = subject.query_encoder("catalogue")
+    directory = subject.workspace.root / subject.manifest.checkpoints["alignment"].path
+    catalogue = checkpoint.read_catalogue(directory) or Catalogue(())
+    everyone = subject.protocol.everyone
+    nobody = Task("A", "", None, everyone, np.zeros(len(everyone), bool))
+    days = encoder.info.horizon_days
+    return ReadCounts(encoder.read, catalogue, count, nobody, horizon_days=days).score
 
 
 def chance(task: Task) -> np.ndarray:

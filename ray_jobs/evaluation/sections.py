@@ -37,15 +37,20 @@ def _zero_shot(bench: Bench) -> dict[str, Any]:
             return zero_shot.measure(method, asked, resamples, rates)
 
         measured[name] = results.of(f"zero-shot {name}", [asked], work)
-    counts = [name for name, method in listed.items() if method.is_count]
-    tables = {"zero_shot": "name", "paraphrase": "paraphrase"}
+    told, read = ([name for name, method in listed.items() if method.is_count and method.reads == r]
+                  for r in (False, True))  # fmt: skip
+    by_name = {name: one for name, one in measured.items() if name not in read}
     found: dict[str, Any] = {
-        section: zero_shot.table(measured, wording) for section, wording in tables.items()
+        "zero_shot": zero_shot.table(by_name, "name"),
+        "paraphrase": zero_shot.table(measured, "paraphrase"),
     }
     found["against_counts"] = {
         section: zero_shot.against_counts(measured, counts, wording, ours=READ)
-        for section, wording in tables.items()
-    }
+        for section, counts, wording in (
+            ("zero_shot", told, "name"), ("paraphrase", told, "paraphrase"),
+            ("paraphrase, read", read, "paraphrase"),
+        )
+    }  # fmt: skip
     visualise.zero_shot_bars(found["zero_shot"], results.out / "zero_shot.png")
     return found
 
