@@ -45,15 +45,19 @@ def test_seeds_are_buyers_of_the_one_and_holders_of_the_other_alone(
         k = [f"will buy {name} or" in demand.text for name in TOPICS].index(True)
         return np.tile(users[:, k].astype(float), (len(draws), 1))
 
-    ways = {"both": both, "told": told, "prompt tokens, eq. 16": None}
+    ways = {"both": both, "ours": told, "prompt tokens, eq. 16": None}
     monkeypatch.setattr(decoys, "methods", lambda *_, **__: ways)
     encoder: Any = SimpleNamespace(read=as_it_stands)
     found = decoys.measure(encoder, held, held, bought, TOPICS)
     assert asked[0] == "will buy hiking or baking in the next four weeks" and len(asked) == 3
-    assert set(found) == {"both", "told"}
-    assert found["told"]["apart"] == 1.0 and found["both"]["apart"] == 0.5
-    assert found["told"]["auc"] > found["both"]["auc"] > 0.5
-    assert found["told"]["precision"] > found["both"]["precision"]
+    assert set(found) == {"both", "ours", "oracle"}
+    assert found["ours"]["apart"] == 1.0 and found["both"]["apart"] == 0.5
+    assert found["ours"]["auc"] > found["both"]["auc"] > 0.5
+    assert found["ours"]["precision"] > found["both"]["precision"]
+    assert found["ours"]["holders"] == found["oracle"]["holders"] == 1.0 > found["both"]["holders"]
+    gain = found["both"]["ours minus this"]
+    assert 0 < gain["low"] < gain["mean"] < gain["high"]
+    assert found["oracle"]["ours minus this"]["mean"] == 0.0
 
 
 def test_a_topic_that_too_few_buy_is_left_out() -> None:

@@ -31,11 +31,16 @@ def test_synthetic_data_are_labelled() -> None:
     assert "**Synthetic data.**" in page and "Planted worlds — **synthetic data**" in page
     assert "| nothing | 900 | 0.800 | 0.500 | – |" in page and "hard negatives" not in page
     shown = {**world, "removed": False,
-             "decoys": {"ours": {"auc": 0.65, "precision": 0.05, "apart": 0.7}}}  # fmt: skip
-    again = {**shown, "name": 0.6, "decoys": {"ours": {"auc": 0.7, "precision": 0.07, "apart": 1}}}
+             "decoys": {"ours": {"auc": 0.65, "precision": 0.05, "holders": 0.8, "apart": 0.7},
+                        "oracle": {"auc": 0.8, "precision": 0.05, "holders": 1.0, "apart": 1.0,
+                                   "ours minus this": {"mean": -0.1, "low": -0.2, "high": 0.0}}},
+             }  # fmt: skip
+    better = {"auc": 0.7, "precision": 0.07, "holders": 0.9, "apart": 1}
+    again = {**shown, "name": 0.6, "decoys": {**shown["decoys"], "ours": better}}
     worlds = [[shown, again], [world, world]]
     page = report.page({**HEAD, "planted": {"preset": "best", "worlds": worlds}})
-    assert "| ours | 0.675 / 0.060 / 0.850 |" in page and "shown by search" in page
+    assert "| ours | 0.675 | 0.060 | 0.850 | 0.850 |  |" in page and "Shown by search" in page
+    assert "| oracle | 0.800 | 0.050 | 1.000 | 1.000 | -0.100 [-0.200, +0.000] |" in page
     assert "| search | 900 | 0.800 | 0.550 ± 0.071 | – |" in page and "with 2 seeds" in page
 
 
