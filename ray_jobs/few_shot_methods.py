@@ -101,6 +101,11 @@ def methods(encoder: QueryEncoder, population_UD: np.ndarray, *, steps: int) -> 
     }
 
 
+def without_tokens(ways: dict[str, Method]) -> dict[str, Method]:
+    """Those that take no training of prompt tokens, which costs seconds a draw."""
+    return {name: way for name, way in ways.items() if not name.startswith("prompt tokens")}
+
+
 def u_mlp(users_ND: np.ndarray, seeds: Seeds) -> np.ndarray:
     """One4all's network over frozen vectors, input-512-256-128-64-output with ReLU. [N]"""
     torch.manual_seed(0)

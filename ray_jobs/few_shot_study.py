@@ -29,7 +29,7 @@ from ray_jobs import metrics, visualise
 from ray_jobs.command import Job, console, main
 from ray_jobs.evaluation import demands
 from ray_jobs.evaluation.subject import Subject
-from ray_jobs.few_shot_methods import Demand, Method, Seeds, methods
+from ray_jobs.few_shot_methods import Demand, Method, Seeds, methods, without_tokens
 from ray_jobs.protocol import Task
 
 HARD_POOL = 100
@@ -111,7 +111,7 @@ def study(
     hard = rank(by_name, populations, rows, tasks, asked, seeds=10, draws=draws, hard=True)
     report["hard"] = summary(hard)
     if curve:
-        quick = {n: m for n, m in by_name.items() if not n.startswith("prompt tokens")}
+        quick = without_tokens(by_name)
         report["curve"] = {
             str(count): summary(
                 rank(quick, populations, rows, tasks, asked, seeds=count, draws=max(1, draws // 2)),

@@ -20,7 +20,7 @@ import numpy as np
 from encoders.query import QueryEncoder
 from ray_jobs import metrics
 from ray_jobs.evaluation.bootstrap import Resamples, difference
-from ray_jobs.few_shot_methods import Demand, Method, Seeds, methods
+from ray_jobs.few_shot_methods import Demand, Seeds, methods, without_tokens
 
 NUM_SEEDS = 5  # of each sort
 DRAWS = 5
@@ -43,10 +43,7 @@ def measure(
         share of the k best who hold the interest); ``apart``, the AUC of buyers against decoys
         alone; and ``ours minus this``, in AUC, with its 95 % interval over users.
     """
-    ways: dict[str, Method] = {
-        name: way for name, way in methods(encoder, vectors_UD, steps=1).items()
-        if not name.startswith("prompt tokens")
-    }  # fmt: skip
+    ways = without_tokens(methods(encoder, vectors_UD, steps=1))
     resamples = Resamples([str(row) for row in range(len(vectors_UD))])
     found: dict[str, list[tuple[float, ...]]] = {}
     aucs: dict[str, list[np.ndarray]] = {}
