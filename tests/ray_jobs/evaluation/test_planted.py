@@ -48,6 +48,9 @@ def test_a_world_is_built_trained_on_and_asked(tmp_path: Path, bench: Any) -> No
     assert found["positives"] > 10 and 0.6 < found["oracle"] <= 1
     assert 0.3 < found["name"] < 0.8 and 0.3 < found["free words"] < 0.8
     told = found["decoys"]
-    assert {"sentence", "ours", "logistic regression"} <= set(told)
-    assert all(0 <= figure <= 1 for row in told.values() for figure in row.values())
+    assert {"sentence", "ours", "logistic regression", "oracle"} <= set(told)
+    figures = ("auc", "precision", "holders", "apart")
+    assert all(0 <= row[figure] <= 1 for row in told.values() for figure in figures)
+    assert all(row["ours minus this"]["low"] <= row["ours minus this"]["high"]
+               for method, row in told.items() if method != "ours")  # fmt: skip
     assert planted.measure(one, tmp_path, bench.tiny_preset()) == found
