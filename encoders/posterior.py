@@ -47,8 +47,8 @@ class Doubt:
 
 
 DOUBTS = (
-    Doubt(0.97, 0.03, 1.0), Doubt(0.006, 0.3, 0.7), Doubt(0.006, 1.0, 0.5),
-    Doubt(0.006, 3.0, 0.3), Doubt(0.006, 10.0, 0.1), Doubt(0.006, 30.0, 0.03),
+    Doubt(0.8, 0.03, 1.0), Doubt(0.04, 0.3, 0.7), Doubt(0.04, 1.0, 0.5), Doubt(0.04, 3.0, 0.3),
+    Doubt(0.04, 10.0, 0.1), Doubt(0.04, 30.0, 0.03),
 )  # fmt: skip
 """Mostly as good as right, perhaps quite wrong; docs/decisions/few-shot.md."""
 

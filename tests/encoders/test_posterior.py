@@ -111,13 +111,13 @@ def test_negatives_picked_for_their_score_do_not_turn_the_query() -> None:
         picked = everyone[rng.choice(likely, 5, replace=False)]
         population = Population.of(everyone, power=0.0)
         kept.append(posterior_query(sentence, positives, picked, population)[0])
-        others = everyone[np.argsort(everyone[:, 1])[:20]]  # low on what the sentence leaves open
-        alike = everyone[np.argsort(-everyone[:, 1])[:20]]
-        told = rng.choice(20, 5, replace=False)
+        others = everyone[np.argsort(everyone[:, 1])[:100]]  # low on what the sentence leaves open
+        alike = everyone[np.argsort(-everyone[:, 1])[:100]]
+        told = rng.choice(100, 5, replace=False)
         turned.append(posterior_query(sentence, alike[told], others[told], population))
     assert np.mean(kept) > 0.9
     step = np.mean(turned, 0)
-    assert step[1] > 0.03 and np.abs(step[2:]).max() < step[1] / 3
+    assert step[1] > 0.08 and np.abs(step[2:]).max() < step[1] / 3
     # And what the sentence says is not forgotten:
     assert step[0] > 0.9
 
