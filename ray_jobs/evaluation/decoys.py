@@ -26,7 +26,7 @@ NUM_SEEDS = 5  # of each sort
 DRAWS = 5
 ORACLE = "oracle"
 _OURS = "ours"
-_FIGURES = ("auc", "precision", "holders", "apart")
+FIGURES = ("auc", "precision", "holders", "apart")
 
 
 def measure(
@@ -67,7 +67,7 @@ def measure(
                 )
                 aucs.setdefault(method, []).append(resamples.auc(scores, buys, left.astype(str)))
     means: dict[str, dict[str, Any]] = {
-        method: dict(zip(_FIGURES, np.mean(each, 0).tolist(), strict=True))
+        method: dict(zip(FIGURES, np.mean(each, 0).tolist(), strict=True))
         for method, each in found.items()
     }
     for method in means.keys() - {_OURS} if _OURS in means else ():

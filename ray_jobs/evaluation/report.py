@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_jobs.evaluation import paper
+from ray_jobs.evaluation import decoys, paper
 from ray_jobs.evaluation.ablations import FULL
 from ray_jobs.evaluation.fusion import CONCATENATION
 from ray_jobs.metrics import mean
@@ -21,8 +21,6 @@ _ZERO_SHOT = (
     ("lift_1", "lift 1 %", 2), ("lift_5", "lift 5 %", 2), ("lift_10", "lift 10 %", 2),
     ("precision_5", "precision 5 %", 3), ("recall_5", "recall 5 %", 3),
 )  # fmt: skip
-
-_DECOYS = ("auc", "precision", "holders", "apart")
 
 
 def page(report: dict[str, Any]) -> str:
@@ -325,7 +323,7 @@ def _decoys(worlds: list[list[dict[str, Any]]]) -> list[str]:
             interval = "" if gain is None else (
                 f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
             )  # fmt: skip
-            figures = (mean(one[method][each] for one in seeds) for each in _DECOYS)
+            figures = (mean(one[method][each] for one in seeds) for each in decoys.FIGURES)
             rows.append([method, *map(number, figures), interval])
         head = ["few-shot method", "AUC", "precision@k", "holders", "apart", "ours − this"]
         parts += [f"### Shown by {plant}, with hard negatives", table(head, rows)]
