@@ -45,12 +45,20 @@ def test_seeds_are_buyers_of_the_one_and_holders_of_the_other_alone(
         k = [f"will buy {name} or" in demand.text for name in TOPICS].index(True)
         return np.tile(users[:, k].astype(float), (len(draws), 1))
 
-    ways = {"both": both, "ours": told, "prompt tokens, eq. 16": None}
+    def remembers(demand: Demand, users: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+        """Its seeds, and nobody else."""
+        scores = np.zeros((len(draws), len(users)))
+        for row, seeds in zip(scores, draws, strict=True):
+            row[seeds.positives], row[seeds.negatives] = 1, -1
+        return scores
+
+    ways = {"both": both, "ours": told, "remembers": remembers, "prompt tokens, eq. 16": None}
     monkeypatch.setattr(decoys, "methods", lambda *_, **__: ways)
     encoder: Any = SimpleNamespace(read=as_it_stands)
     found = decoys.measure(encoder, held, held, bought, TOPICS)
     assert asked[0] == "will buy hiking or baking in the next four weeks" and len(asked) == 3
-    assert set(found) == {"both", "ours", "oracle"}
+    assert set(found) == {"both", "ours", "remembers", "oracle"}
+    assert found["remembers"]["auc"] == found["remembers"]["apart"] == 0.5, "seeds are left out"
     assert found["ours"]["apart"] == 1.0 and found["both"]["apart"] == 0.5
     assert found["ours"]["auc"] > found["both"]["auc"] > 0.5
     assert found["ours"]["precision"] > found["both"]["precision"]
