@@ -106,8 +106,11 @@ def test_the_story_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
     keys.press("Enter")
     page.wait_for_selector("#status:has-text('40 users of')")
     tab_to("#size")
-    keys.press("ArrowLeft")
-    keys.press("ArrowRight")
+    for key in ("ArrowLeft", "ArrowRight"):
+        # The slider asks after a pause, and the answer draws anew whatever was explained before.
+        with page.expect_response(lambda answer: answer.request.method == "POST"):
+            keys.press(key)
+        page.wait_for_selector("body:not(.busy)")
     tab_to("#reveal")
     keys.press("Enter")
     page.wait_for_selector(".member .id:has-text('u')")
