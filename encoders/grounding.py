@@ -118,7 +118,7 @@ class CatalogueRewriter:
             return [one]
         for separator in _SEPARATORS:
             parts = re.split(separator, demand.lower())
-            said = [self._by_words.get(_content(part)) for part in parts if part.strip()]
+            said = [self._by_words.get(_content(part)) for part in parts if _specific(part)]
             if named := [heading for heading in said if heading is not None]:
                 if len(named) == len(said):
                     return named
@@ -153,15 +153,18 @@ def without_generic(demand: str) -> str:
     """
     parts = []
     for part in re.split(_SEPARATORS[-1], demand.lower()):
-        words = [word for word in plain(part).split() if word not in _GENERIC]
+        words = _specific(part)
         parts += [" ".join(words)] if words else []
     return ", ".join(parts) or demand
 
 
 def _content(text: str) -> tuple[str, ...]:
     """The words that could name a subject, in order, without the s of a plural."""
-    words = [word for word in plain(text).split() if word not in _GENERIC]
-    return tuple(word.removesuffix("s") for word in words) or (text,)
+    return tuple(word.removesuffix("s") for word in _specific(text)) or (text,)
+
+
+def _specific(text: str) -> list[str]:
+    return [word for word in plain(text).split() if word not in _GENERIC]
 
 
 def _one_kind_each(catalogue: Catalogue) -> list[Subject]:
