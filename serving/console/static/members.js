@@ -9,6 +9,7 @@ export class Members {
   constructor(target) {
     this.target = target;
     this.revealed = false;
+    this.drawn = null;
     find("#reveal").addEventListener("click", () => this.toggle());
   }
 
@@ -30,6 +31,10 @@ export class Members {
 
   draw(members) {
     const target = this.target(); // of these members, whatever is asked later
+    // Another size has the same people in front: what was explained of them stays.
+    const drawn = JSON.stringify([{ ...target, size: null }, members]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
     const ranked = target.text != null;
     const rows = members.map((one, place) => member(one, place, ranked ? target : null));
     fill(find("#members"), ...(rows.length ? rows : [element("li", { class: "hint" }, "Nobody.")]));

@@ -60,7 +60,16 @@ def test_the_story(visit: Any, tmp_path: Path) -> None:
     assert "u" not in page.locator(".member .id").first.inner_text(), "ids are masked"
 
     page.get_by_role("button", name="Why number 1?").click()
-    page.wait_for_selector(".reasons li:has-text('bought CAT FOOD')")
+    reason = ".reasons li:has-text('bought CAT FOOD')"
+    page.wait_for_selector(reason)
+    with page.expect_response("**/console/preview"):  # the same people in front of more
+        page.locator("#size").press("PageUp")
+    page.wait_for_selector("body:not(.busy)")
+    page.wait_for_function("() => !document.querySelector('#status').innerText.startsWith('60 ')")
+    assert page.locator(reason).count() == 1, "an explanation goes when the size changes"
+    page.fill("#size-number", "60")
+    page.locator("#size-number").press("Enter")
+    page.wait_for_selector("#status:has-text('60 users of')")
 
     page.fill("#name", "Cat people")
     page.get_by_role("button", name="Save").click()
@@ -107,10 +116,7 @@ def test_the_story_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#status:has-text('40 users of')")
     tab_to("#size")
     for key in ("ArrowLeft", "ArrowRight"):
-        # The slider asks after a pause, and the answer draws anew whatever was explained before.
-        with page.expect_response(lambda answer: answer.request.method == "POST"):
-            keys.press(key)
-        page.wait_for_selector("body:not(.busy)")
+        keys.press(key)
     tab_to("#reveal")
     keys.press("Enter")
     page.wait_for_selector(".member .id:has-text('u')")
