@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray_jobs.evaluation.report import number, table
+from ray_jobs.evaluation.markdown import number, table
 from ray_jobs.one4all import paper
 
 _BINARY = (("auroc", "AUROC"), ("f1", "F1"), ("accuracy", "accuracy"))

@@ -1,0 +1,34 @@
+"""Markdown for reports: tables, figures as text, and the paper's tables marked as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ray_jobs.evaluation import paper
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def quoted(title: str, rows: Mapping[str, tuple[str, ...]]) -> str:
+    """A table of the paper, marked as such."""
+    body = [[name, *cells] for name, cells in rows.items()]
+    return f"*{paper.NOTE}:* {title}\n\n{table(['method', *paper.TEST_SETS], body)}"
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Mean ± standard deviation; a single figure alone, a dash without any."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return number(known[0] if known else None)
+    return f"{np.mean(known):.3f} ± {np.std(known, ddof=1):.3f}"
