@@ -163,6 +163,7 @@ class FoundModel(nn.Module):
             return
         if not isinstance(self.text.project, ResidualMlp):
             return
+        assert self.behaviour is not None  # its config is there
         lines = self.behaviour.sources["bill"].linear.weight
         words = self.text.project.linear.weight
         out = self.fusion.out.weight
@@ -323,8 +324,9 @@ class FoundModel(nn.Module):
     def _forget_outlook(self) -> None:
         """Back to no axes: what they were is learnt anew whenever the joint space is."""
         if self.config.outlook is not None:
-            self.config = replace(self.config, outlook=replace(self.config.outlook, sentences=()))
-            self.outlook = Outlook(self.config.outlook)
+            unfitted = replace(self.config.outlook, sentences=())
+            self.config = replace(self.config, outlook=unfitted)
+            self.outlook = Outlook(unfitted)
 
     def _own_vectors(self, texts: Sequence[str]) -> Tensor:
         """Vectors of sentences in the joint space alone, [S, J], on the CPU."""

@@ -76,11 +76,11 @@ class BehaviourClauses:
         if found := prefix(often, rest):
             said, end = self._reader.body(rest, 1, "bought")
             return self._meant(rest, end, False, "bought", said, None, noun=True)
-        if (start := self._none_of(rest)) is not None:
-            return start
-        if (start := _no_such(rest)) and (end := self._reader.body(rest, start, "bought")):
-            end[0].objects.insert(0, (False, list(range(1, start - 1))))
-            return self._meant(rest, end[1], True, "bought", end[0], None)
+        if (without := self._none_of(rest)) is not None:
+            return without
+        if (start := _no_such(rest)) and (read := self._reader.body(rest, start, "bought")):
+            read[0].objects.insert(0, (False, list(range(1, start - 1))))
+            return self._meant(rest, read[1], True, "bought", read[0], None)
         last = word("whose", "their").optional() >> phrase("last") >> order
         if found := prefix(last, rest):
             return self._last_time(rest, found[1])
@@ -117,7 +117,7 @@ class BehaviourClauses:
             if found is None:
                 continue
             where = [i for i in range(start, end) if rest[i].text not in NOISE]
-            days, length = int(found[0]), end + found[1]  # type: ignore[call-overload]
+            days, length = int(found[0]), end + found[1]
             subject = self._reader.named(rest, where) if where else None
             if where and subject is None:
                 return Clause((), length, ((where[0], where[-1] + 1),), spoken(rest, where))

@@ -127,7 +127,7 @@ class ClauseReader:
     def _number(self, said: Said, rest: list[Token], verb: str, n: int) -> int:
         """Takes in a window, a count or an amount; returns its length."""
         if found := prefix(self.window, rest):
-            said.window = said.window or found[0]  # type: ignore[assignment]
+            said.window = said.window or found[0]
             if isinstance(found[0], Vague):
                 said.vague.append((n, n + found[1]))
             return found[1]
@@ -138,20 +138,20 @@ class ClauseReader:
             said.vague.append((n, n + 1))
             return 1
         if found := prefix(money, rest):
-            said.amount = found[0]  # type: ignore[assignment]
+            said.amount = found[0]
             return found[1]
         if verb == "spent" and (found := prefix(_bare, rest)):
-            said.amount, said.bare_amount = found[0], True  # type: ignore[assignment]
+            said.amount, said.bare_amount = found[0], True
             said.vague.append((n, n + found[1]))
             return found[1]
         if found := prefix(count, rest):
-            said.count = found[0]  # type: ignore[assignment]
+            said.count = found[0]
             return found[1]
         if verb == "bought" and (found := prefix(_bare | _plain_number, rest)):
-            said.count = found[0]  # type: ignore[assignment]
+            said.count = found[0]
             return found[1]
         if verb == "redeemed" and (found := prefix(_coupons, rest)):
-            said.count = found[0]  # type: ignore[assignment]
+            said.count = found[0]
             return found[1]
         return 0
 

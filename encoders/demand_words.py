@@ -13,6 +13,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
+from typing import Any
 
 import parsy
 
@@ -290,7 +291,7 @@ def window(as_of: datetime) -> parsy.Parser:
     )  # fmt: skip
 
 
-def prefix(parser: parsy.Parser, rest: list[Token]) -> tuple[object, int] | None:
+def prefix(parser: parsy.Parser, rest: list[Token]) -> tuple[Any, int] | None:
     """What the parser reads at the start of ``rest`` and how many tokens that is, or None."""
     try:
         value, remainder = parser.parse_partial(rest)

@@ -244,7 +244,8 @@ def decisive(
     events = [part for part, _ in found.contributions if part.week_end is not None]
     chosen: list[tuple[float, list[Part]]] = []
     for pool, sign in ((events[:among], 1.0), (events[::-1][:among], -1.0)):
-        left, taken, moved = list(pool), [], 0.0
+        left, moved = list(pool), 0.0
+        taken: list[Part] = []
         while left and len(taken) < num:
             scores_V = scored(past, [frozenset([*taken, each]) for each in left], query_D, encode)
             best = int(np.argmin(sign * scores_V))

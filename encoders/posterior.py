@@ -143,7 +143,7 @@ def posterior_query(
     labels_S = np.concatenate([np.ones(len(positives_PD)), -np.ones(len(negatives_ND))])
     zero_shot = np.asarray(zero_shot_D, np.float64)
     beside_D = population.covariance_DD @ zero_shot
-    prior_D = belief * zero_shot / np.sqrt(max(zero_shot @ beside_D, 1e-12))
+    prior_D = belief * zero_shot / np.sqrt(max(float(zero_shot @ beside_D), 1e-12))
 
     seeds_SD = seeds_SD - population.mean_D
     root_DD = _orthogonal(population.root_DD, beside_D)

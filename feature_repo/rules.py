@@ -325,7 +325,7 @@ def _children(rules: Any) -> tuple[Rule, ...]:
     found = tuple(rules) if isinstance(rules, list) else rules
     fits = isinstance(found, tuple) and found and all(isinstance(one, Rule) for one in found)
     _need(bool(fits), "rules", "one rule or more", rules)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _need(fits: bool, name: str, wanted: str, got: Any) -> None:

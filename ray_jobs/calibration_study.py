@@ -141,6 +141,7 @@ def _measured(learnt: Calibration, now: Evidence, s: int) -> dict[str, Any] | No
     likely = learnt.probabilities(scores / learnt.scale, past)
     if not likely.grounded:
         return None
+    assert now.base_S is not None  # as of every snapshot's own evidence
     rate = np.full(len(scores), past.last / past.users)
     raw = expit(scores + now.base_S[s])
     order = np.argsort(-scores, kind="stable")

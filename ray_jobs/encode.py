@@ -10,7 +10,7 @@ builds (``feature_repo.new_users``), and so is the encoder (``encoders.past``).
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import cast
 
@@ -83,7 +83,10 @@ def _own_columns(model: FoundModel) -> OwnColumns:
     """The profile columns of the source's own that the model reads: one user may lack some."""
     if (tabular := model.config.tabular) is None:
         return {}
-    kinds = {"categorical": tabular.vocabularies, "continuous": tabular.scales}
+    kinds: dict[str, Iterable[str]] = {
+        "categorical": tabular.vocabularies,
+        "continuous": tabular.scales,
+    }
     return {
         kind: [n.removeprefix(PROFILE_PREFIX) for n in names if n.startswith(PROFILE_PREFIX)]
         for kind, names in kinds.items()

@@ -267,7 +267,7 @@ def kinds(labels: np.ndarray, negatives: np.ndarray) -> list[str]:
     """What a user is on the map."""
     named = np.where(labels, "did it", "did not").astype(object)
     named[negatives] = "hard negative"
-    return named.tolist()  # type: ignore[no-any-return]
+    return named.tolist()
 
 
 _TITLES = {"name": "by the category's name", "paraphrase": "in other words, as they are read"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from encoders.alignment import MODALITIES
 from encoders.assortment import AssortmentConfig
@@ -126,7 +126,7 @@ class Preset:
 
     def taught(self, stage: str, config: Encoder) -> Encoder:
         """A modality's configuration with the weights of absent objectives set to zero."""
-        off = {
+        off: dict[str, Any] = {
             weight: 0.0
             for name, (of, weights) in OBJECTIVES.items()
             if of == stage and name not in self.objectives

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -106,7 +106,7 @@ def study(
     places = RewriterPlaces(workspace.cache, workspace.rewriter)
     report: dict[str, Any] = {}
     for choice in [*choices, PLAIN]:
-        make = None if choice == PLAIN else maker(choice, places)
+        make = None if choice == PLAIN else maker(cast(Choice, choice), places)
         encoder = QueryEncoder.open(directory, make)
         scored: dict[str, dict[str, list[dict[str, Any]]]] = {}
         for demand in demands:

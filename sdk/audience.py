@@ -288,4 +288,4 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
         import pandas  # noqa: F401
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: `pip install pandas`.") from error
-    return table.to_pandas()  # type: ignore[no-any-return]
+    return table.to_pandas()

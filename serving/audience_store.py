@@ -178,7 +178,7 @@ class AudienceStore:
 
     def member_ids(self, audience: str) -> Iterable[str]:
         """Ids of the members at the latest run. Raises UnknownAudience."""
-        ids: list[str] = self.members(self.get(audience).latest)["user_id"].to_pylist()  # type: ignore[valid-type]
+        ids: list[str] = self.members(self.get(audience).latest)["user_id"].to_pylist()
         return ids
 
     # --- inside

@@ -65,7 +65,9 @@ def measure(
                 found.setdefault(method, []).append(
                     _figures(scores, buys, holds_U[left], decoy_U[left])
                 )
-                aucs.setdefault(method, []).append(resamples.auc(scores, buys, left.astype(str)))
+                aucs.setdefault(method, []).append(
+                    resamples.auc(scores, buys, left.astype(str).tolist())
+                )
     means: dict[str, dict[str, Any]] = {
         method: dict(zip(FIGURES, np.mean(each, 0).tolist(), strict=True))
         for method, each in found.items()

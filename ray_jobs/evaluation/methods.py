@@ -8,7 +8,7 @@ import numpy as np
 
 from encoders import checkpoint
 from encoders.catalogue import Catalogue
-from encoders.rewriters import Choice
+from encoders.rewriting import Choice
 from ray_jobs.evaluation import rules, supervised
 from ray_jobs.evaluation.counts import Counts
 from ray_jobs.evaluation.history import Receipts
@@ -33,7 +33,8 @@ class _Once:
     """A scorer that is made when it is first asked: a reused result then costs nothing."""
 
     def __init__(self, make: Callable[[], Scorer]):
-        self._make, self._scorer = make, None
+        self._make = make
+        self._scorer: Scorer | None = None
 
     def __call__(self, task: Task) -> np.ndarray:
         if self._scorer is None:

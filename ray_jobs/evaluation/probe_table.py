@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,12 @@ def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
     modalities = [kind for kind in subject.manifest.kinds if kind != "fused"]
     found = {"fused": Row(lambda: subject.vectors("fused"))}
     for kind in modalities:
-        found[f"{kind}, after alignment"] = Row(lambda kind=kind: subject.vectors(kind))
+        found[f"{kind}, after alignment"] = Row(partial(subject.vectors, kind))
     found["concatenation of modalities"] = Row(
         lambda: blocks([subject.vectors(kind) for kind in modalities])
     )
     for name, directory in pretrained(subject).items():
-        found[name] = Row(lambda directory=directory: tabular_vectors(subject, directory))
+        found[name] = Row(partial(tabular_vectors, subject, directory))
     found |= {
         "RFM, LR": Row(lambda: _even(Receipts(subject.con).rfm(*_when(subject)))),
         "RFM + category counts, LR": Row(lambda: _even(hand_made(subject))),
@@ -70,7 +71,7 @@ def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
     }
     for path in sorted(peers.glob("*.parquet")) if peers else []:
         found[path.stem.replace("_", " ")] = Row(
-            lambda path=path: others(path, subject.users), depends=durable.sha256(path)
+            partial(others, path, subject.users), depends=durable.sha256(path)
         )
     return found
 

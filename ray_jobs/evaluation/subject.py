@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from encoders.query import QueryEncoder
-from encoders.rewriters import Choice, RewriterPlaces, maker
+from encoders.rewriters import RewriterPlaces, maker
+from encoders.rewriting import Choice
 from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.manifest import Manifest, check_space_dates

@@ -67,7 +67,7 @@ def _ablations(bench: Bench) -> dict[str, Part]:
     def part(one: Variant, seed: int) -> Part:
         def work() -> dict[str, Any]:
             made = trainings.subject(one, seed)
-            return Results(bench.results.out, made.identity).of(  # type: ignore[no-any-return]
+            return Results(bench.results.out, made.identity).of(
                 f"ablation {made.manifest.id}",
                 [demands.digest(bench.written), bench.settings.splits],
                 lambda: _brief(made, bench.written, bench.settings.splits),
@@ -118,13 +118,13 @@ def _fusion(bench: Bench) -> dict[str, Part]:
     def part(world: Trainings, row: fusion.Row) -> Part:
         def work() -> dict[str, Any]:
             made = world.subject(row.of(world.preset), seed=0)
-            return Results(bench.results.out, made.identity).of(  # type: ignore[no-any-return]
+            return Results(bench.results.out, made.identity).of(
                 f"fusion {made.manifest.id}", [splits], lambda: fusion.measure(made, splits)
             )
 
         return work
 
-    parts = {}
+    parts: dict[str, Part] = {}
     for source, world in fusion.worlds(bench).items():
         listed = fusion.rows(world.preset)
         world.prepare(row.of(world.preset) for row in listed)

@@ -107,14 +107,21 @@ def run(
         console.print(f"    {name}: repeat {repeat + 1} of {repeats}, {fitted.epochs} epochs")
         logits = {part: predict(fitted.model, inputs, rows, precision=settings.precision)
                   for part, rows in (("valid", split.valid), ("test", split.test))}  # fmt: skip
-        figures = _binary if isinstance(task.objective, Binary) else _recommended
         found.append({
             "test": split.test, "epochs": fitted.epochs, "valid": fitted.quality,
-            **figures(task.objective, logits, split, repeat),
+            **_figures(task.objective, logits, split, repeat),
         })  # fmt: skip
     parameters = sum(p.numel() for p in fitted.model.parameters())
     return {"rate": chosen.learning_rates[0], "tried": tried, "repeats": found,
             "parameters": parameters, "seconds": perf_counter() - started}  # fmt: skip
+
+
+def _figures(
+    objective: Binary | Recommendation, logits: dict[str, np.ndarray], split: Split, repeat: int
+) -> dict[str, Any]:
+    if isinstance(objective, Binary):
+        return _binary(objective, logits, split, repeat)
+    return _recommended(objective, logits, split, repeat)
 
 
 def _binary(

@@ -41,9 +41,14 @@ def tasks(bench: Bench) -> dict[str, Any]:
 
 def _tasks(bench: Bench) -> dict[str, Part]:
     return {
-        name: lambda make=make: _all_models(bench, bench.world, make(), "complete journey")
-        for name, make in bench.tasks.listed().items() if bench.wanted(name)
-    }  # fmt: skip
+        name: partial(_task, bench, make)
+        for name, make in bench.tasks.listed().items()
+        if bench.wanted(name)
+    }
+
+
+def _task(bench: Bench, make: Callable[[], Downstream]) -> dict[str, Any]:
+    return _all_models(bench, bench.world, make(), "complete journey")
 
 
 def movies(bench: Bench) -> dict[str, Any]:
@@ -141,11 +146,11 @@ def fine_tuning(bench: Bench) -> dict[str, Any]:
 def _tunings(bench: Bench) -> dict[str, Part]:
     listed = bench.tasks.listed()
     wanted = [name for name in _TUNED if bench.tunable and bench.wanted(name)]
-    return {name: lambda name=name: _tuned(bench, listed[name]()) for name in wanted}
+    return {name: partial(_tuned, bench, listed[name]) for name in wanted}
 
 
-def _tuned(bench: Bench, task: Downstream) -> dict[str, Any]:
-    world = bench.world
+def _tuned(bench: Bench, make: Callable[[], Downstream]) -> dict[str, Any]:
+    task, world = make(), bench.world
     builds: dict[str, Build] = {"fine-tuned": world.fine_tuned, OURS: world.models(task)[OURS]}
     rows = {model: _measured(bench, world, task, model, "complete journey", build)
             for model, build in builds.items()}  # fmt: skip

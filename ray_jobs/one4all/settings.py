@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -37,7 +37,7 @@ class One4All(AtATime):
     repeats: int = Field(3, ge=1, description="of each model and task; the paper's are 10")
     epochs: int = Field(12, ge=1, description="at most, of each downstream model")
     length: int = Field(logs.LENGTH, ge=1, description="latest events that a Transformer reads")
-    precision: str = Field(
+    precision: Literal["float32", "bfloat16"] = Field(
         "bfloat16", pattern="^(float32|bfloat16)$", description="of every downstream model"
     )
     tasks: str = Field("", description="names of tasks, by comma; default all")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -82,13 +83,11 @@ class Tasks:
         found: dict[str, Callable[[], Downstream]] = {}
         labelled = Protocol(self._con, self._protocol.cutoff, self._profiles)
         for task in labelled.profiles() if self._profiles is not None else ():
-            found[task.name] = lambda task=task: _binary("profiling", task, task.name)
+            found[task.name] = partial(_binary, "profiling", task, task.name)
         found["coupon use"] = lambda: _binary("targeting", self._protocol.coupon(), "coupon use")
         found["lapse"] = lambda: _binary("targeting", self._protocol.behaviours()[0], "lapse")
         for department in DEPARTMENTS:
-            found[f"first purchase in {department}"] = lambda department=department: (
-                self.first_purchase(department)
-            )
+            found[f"first purchase in {department}"] = partial(self.first_purchase, department)
         found["coupon recommendation"] = self.coupons
         found["next basket"] = self.next_basket
         return found
