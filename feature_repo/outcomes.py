@@ -31,11 +31,12 @@ _ACTIVE_DAYS = 60
 
 
 def outcomes(
-    con: duckdb.DuckDBPyConnection, cutoffs: Sequence[datetime], *, known_before: datetime
-) -> pa.Table:
+    con: duckdb.DuckDBPyConnection, cutoffs: Sequence[datetime], *, known_before: datetime,
+    horizons: Sequence[int] = HORIZONS,
+) -> pa.Table:  # fmt: skip
     """Yes or no for each user, cut-off, outcome and horizon that is decided by ``known_before``.
 
-    Only rows known strictly before ``known_before`` count.
+    Only rows known strictly before ``known_before`` count. ``horizons`` are days.
 
     Returns:
         Table of ``schema.OUTCOMES``: cut-offs as given, then by horizon, user and outcome.
@@ -51,7 +52,7 @@ def outcomes(
             },
         ).to_arrow_table()
         for cutoff in cutoffs
-        for days in HORIZONS
+        for days in horizons
         if micros(cutoff) + days * DAY_US <= known
     ]  # fmt: skip
     return pa.concat_tables(parts).cast(OUTCOMES) if parts else OUTCOMES.empty_table()

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.errors import InputError, TimeError
-from feature_repo.outcomes import outcomes
-from feature_repo.schema import FACTS, TIMESTAMP
+from feature_repo.outcomes import HORIZONS, outcomes
+from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.transforms import (
     catalogue,
@@ -63,7 +63,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends])
         tables["facts"] = _facts(con, cutoffs, as_of, preset)
         if preset.outcome_weight:
-            tables["outcomes"] = outcomes(con, cutoffs, known_before=as_of)
+            tables["outcomes"] = _outcomes(con, cutoffs, as_of, preset)
         tables["catalogue"] = catalogue(con, tables["facts"], known_before=as_of)
         tables["samples"] = _samples(con, cutoffs)
         con.close()
@@ -136,8 +136,29 @@ def _facts(
         return facts(con, cutoffs, horizon_days=days, known_before=as_of)
     horizon = timedelta(days=days)
     told = facts(con, [t - horizon for t in cutoffs], horizon_days=days, known_before=as_of)
-    moved = pc.add(told["cutoff"], pa.scalar(horizon))
-    return told.set_column(told.column_names.index("cutoff"), FACTS.field("cutoff"), moved)
+    return _at_its_end(told, horizon)
+
+
+def _outcomes(
+    con: duckdb.DuckDBPyConnection, cutoffs: list[datetime], as_of: datetime, preset: Preset
+) -> pa.Table:
+    """Outcomes of each horizon after each cut-off, or, as an ablation, of the one before it."""
+    if preset.text_period == "future":
+        return outcomes(con, cutoffs, known_before=as_of)
+    ended = []
+    for days in HORIZONS:
+        horizon = timedelta(days=days)
+        begun = [t - horizon for t in cutoffs]
+        told = outcomes(con, begun, known_before=as_of, horizons=(days,))
+        ended.append(_at_its_end(told, horizon))
+    return pa.concat_tables(ended)
+
+
+def _at_its_end(told: pa.Table, horizon: timedelta) -> pa.Table:
+    """What was told of a horizon, as if it were asked at its end."""
+    place = told.column_names.index("cutoff")
+    moved = pc.add(told["cutoff"], pa.scalar(horizon)).cast(told.schema.field(place).type)
+    return told.set_column(place, told.schema.field(place), moved)
 
 
 def _samples(con: duckdb.DuckDBPyConnection, cutoffs: list[datetime]) -> pa.Table:

@@ -23,7 +23,7 @@ from ray_jobs import presets
 from ray_jobs.build_features import Dataset, build, ingest
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.pipeline import train_and_embed
-from ray_jobs.presets import Preset
+from ray_jobs.presets import OBJECTIVES, Preset
 from ray_jobs.training_frames import Run, training_frames
 from ray_jobs.workers import Workers
 
@@ -67,6 +67,10 @@ VARIANTS = (
     Variant("w/o masked columns (eq. 9)", {"objectives": ("forecast", "cycle", "rtd", "search")}),
     Variant("w/o replaced columns (eq. 10)", {"objectives": ("forecast", "cycle", "mlm",
                                                              "search")}),
+    Variant("w/o replaced tokens of search text (eq. 12)", {"objectives": ("forecast", "cycle",
+                                                                           "mlm", "rtd")}),
+    Variant("temperature of eq. 6 learnt from .07", {"behaviour.temperature": 0.07,
+                                                     "behaviour.learn_temperature": True}),
     Variant("one stage instead of two", {"two_stage": False}, headline=True),
     Variant("text of the same period", {"text_period": "same"}, headline=True),
     Variant("one cut-off per user", {"num_cutoffs": 1}),
@@ -159,6 +163,9 @@ def applicable(
         there = set(preset.modalities) & kinds
         if modalities is not None and (set(modalities) & kinds) in (there, set()):
             continue
+        left_out = set(preset.objectives) - set(changed.objectives)
+        if left_out and not {OBJECTIVES[name][0] for name in left_out} & there:
+            continue  # objectives of a modality that the data lack
         chosen.append(variant)
     return chosen
 

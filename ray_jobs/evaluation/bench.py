@@ -27,8 +27,9 @@ class Found(AtATime):
     splits: int = Field(5, ge=1, description="splits of each linear probe")
     preset: str = Field("best", description="of ablations, unseen categories and planted worlds")
     seeds: int = Field(
-        3, ge=1, description="of planted worlds and the ablations' headline rows; others have one"
-    )
+        3, ge=1, description="of unseen categories, planted worlds and the ablations' headline "
+        "rows; others have one",
+    )  # fmt: skip
     users: int = Field(planted.USERS, ge=100, description="of each planted world")
 
 

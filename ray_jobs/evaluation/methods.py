@@ -8,6 +8,7 @@ import numpy as np
 
 from encoders import checkpoint
 from encoders.catalogue import Catalogue
+from encoders.query import QueryEncoder
 from encoders.rewriting import Choice
 from ray_jobs.evaluation import rules, supervised
 from ray_jobs.evaluation.counts import Counts
@@ -83,7 +84,18 @@ def methods(subject: Subject) -> dict[str, Method]:
 
 def sentence(subject: Subject, rewriter: Choice = "none") -> Scorer:
     """Ours: inner product of a user's fused vector with that of the sentence, as it is read."""
-    encoder, vectors = subject.query_encoder(rewriter), subject.vectors("fused")
+    return _ranking(subject, subject.query_encoder(rewriter))
+
+
+def words_alone(subject: Subject) -> Scorer:
+    """Ours without feedback of the past: what a sentence says of a subject nobody has met yet."""
+    encoder = subject.query_encoder()
+    encoder.model.feedback = None
+    return _ranking(subject, encoder)
+
+
+def _ranking(subject: Subject, encoder: QueryEncoder) -> Scorer:
+    vectors = subject.vectors("fused")
     position = {user: row for row, user in enumerate(subject.users)}
 
     def score(task: Task) -> np.ndarray:

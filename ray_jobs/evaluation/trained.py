@@ -24,22 +24,29 @@ from ray_jobs.evaluation.subject import Subject
 
 def of_unseen(bench: Bench) -> dict[str, Any]:
     """Categories left out of training, at the snapshot's own date."""
-    folds = [part() for part in _unseen(bench).values()]
-    return {"unseen": {"preset": bench.settings.preset, "groups": unseen.summary(folds)}}
+    found = {name: part() for name, part in _unseen(bench).items()}
+    seeds = [[found[_seeded(fold.name, seed)] for fold in unseen.folds()]
+             for seed in range(bench.settings.seeds)]  # fmt: skip
+    readings = {
+        reading: [unseen.summary([fold[reading] for fold in folds]) for folds in seeds]
+        for reading in (unseen.ANSWERED, unseen.WORDS)
+    }
+    return {"unseen": {"preset": bench.settings.preset, "readings": readings}}
 
 
 def _unseen(bench: Bench) -> dict[str, Part]:
     trainings = bench.trainings("unseen", bench.subject.manifest.as_of)
-    folds = {fold.name: fold for fold in unseen.folds()}
-    trainings.prepare(folds.values())
+    folds = list(unseen.folds())
+    trainings.prepare(folds)
 
-    def part(fold: Variant) -> Part:
-        inputs = [asdict(fold.of(bench.preset)), bench.workers]
+    def part(fold: Variant, seed: int) -> Part:
+        inputs = [asdict(fold.of(bench.preset)), bench.workers, seed]
         return lambda: bench.results.of(
-            fold.name, inputs, lambda: unseen.measure(trainings, fold, seed=0)
+            fold.name, inputs, lambda: unseen.measure(trainings, fold, seed)
         )
 
-    return {name: part(fold) for name, fold in folds.items()}
+    return {_seeded(fold.name, seed): part(fold, seed)
+            for seed in range(bench.settings.seeds) for fold in folds}  # fmt: skip
 
 
 def of_ablations(bench: Bench) -> dict[str, Any]:
@@ -88,7 +95,8 @@ def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict
     ours = zero_shot.Method(zero_shot.OURS, sentence(subject), reads=True)
     resamples = Resamples([str(user) for user in subject.protocol.everyone], num=1)
     asked = demands.demands(subject.tasks, written)
-    measured = {zero_shot.OURS: zero_shot.measure(ours, asked, resamples, {})}
+    rates = zero_shot.base_rates(subject.earlier)
+    measured = {zero_shot.OURS: zero_shot.measure(ours, asked, resamples, rates)}
     tables = {"zero_shot": "name", "paraphrase": "paraphrase"}
     found: dict[str, Any] = {
         part: zero_shot.table(measured, wording).get(zero_shot.OURS, {})

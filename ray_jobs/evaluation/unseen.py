@@ -3,6 +3,10 @@
 The categories of groups A and B are left out five at a time, from sentences and labels alike; what
 was bought of them stays visible in the past, as with any new line of products. Each fold is trained
 anew, at the snapshot's own date.
+
+Two readings of a sentence: as the model answers it, where feedback of the past
+(``encoders.feedback``) lets past purchases of the category speak; and by its words alone, as a
+category is read that nobody has bought yet.
 """
 
 from __future__ import annotations
@@ -12,11 +16,14 @@ from typing import Any
 
 from ray_jobs import metrics
 from ray_jobs.evaluation.ablations import Trainings, Variant
-from ray_jobs.evaluation.methods import sentence
+from ray_jobs.evaluation.methods import sentence, words_alone
 from ray_jobs.evaluation.subject import Subject
+from ray_jobs.evaluation.zero_shot import Scorer
 from ray_jobs.protocol import CATEGORIES
 
 HELD_OUT = 5
+ANSWERED = "words and past purchases"
+WORDS = "words alone"
 
 
 def folds() -> Iterator[Variant]:
@@ -27,13 +34,15 @@ def folds() -> Iterator[Variant]:
 
 
 def measure(trainings: Trainings, fold: Variant, seed: int) -> dict[str, Any]:
-    """Zero-shot AUC and precision@k of one fold's own categories, by group and category."""
-    return scored(trainings.subject(fold, seed), fold.changes["unseen"])
+    """Reading → figures of one fold's own categories, as :func:`scored` tells them."""
+    made = trainings.subject(fold, seed)
+    held = fold.changes["unseen"]
+    readings = {ANSWERED: sentence(made), WORDS: words_alone(made)}
+    return {name: scored(made, score, held) for name, score in readings.items()}
 
 
-def scored(subject: Subject, held: tuple[str, ...]) -> dict[str, Any]:
-    """Group → category → figures, for the sentences about ``held`` as they stand."""
-    score = sentence(subject)
+def scored(subject: Subject, score: Scorer, held: tuple[str, ...]) -> dict[str, Any]:
+    """Group → category → zero-shot figures, for the sentences about ``held``."""
     found: dict[str, Any] = {}
     for task in subject.tasks:
         if task.group in ("A", "B") and task.name in held:

@@ -16,6 +16,7 @@ from encoders.alignment import MODALITIES, FoundModel
 from encoders.fusion import Concatenation, Fusion
 from encoders.past import collate_for, cut_history, encode_rows
 from encoders.text import LineEncoder
+from feature_repo import schema
 from feature_repo.errors import InputError
 from ray_jobs import objectives, pipeline, presets
 from ray_jobs.pipeline import Pipeline
@@ -171,6 +172,29 @@ def test_text_of_the_same_period_ends_at_the_cutoff(
                     expected[key] = expected.get(key, 0.0) + 1.0
         assert told == expected
         assert told
+
+
+def test_outcomes_of_the_same_period_are_those_that_have_ended(
+    copy: Any, bench: ModuleType, world: Any
+) -> None:
+    preset = replace(bench.tiny_preset(), text_period="same", outcome_weight=1.0)
+    made = training_frames(copy.shared(preset=preset))
+    directory = copy.workspace.root / made["outputs"][0]
+    told = pq.read_table(directory / "outcomes.parquet")
+    samples = pq.read_table(directory / "samples.parquet")
+    assert told.schema.equals(schema.OUTCOMES) and set(told["cutoff"].to_pylist()) <= set(
+        samples["cutoff"].to_pylist()
+    )
+    bought: dict[str, list[Any]] = {}
+    for row in world.events.to_pylist():
+        if row["source"] == "bill":
+            bought.setdefault(row["user_id"], []).append(row["timestamp"])
+    nothing = [row for row in told.to_pylist() if row["outcome"] == "nothing"]
+    assert len({row["horizon_days"] for row in nothing}) > 1
+    for row in nothing:
+        begun = row["cutoff"] - timedelta(days=row["horizon_days"])
+        some = any(begun <= at < row["cutoff"] for at in bought.get(row["user_id"], []))
+        assert row["happened"] == (not some)
 
 
 def test_switches_are_options_of_the_command(call: Callable[..., Any]) -> None:

@@ -40,7 +40,8 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def brief(made: Any, written: Any, splits: int) -> dict[str, Any]:
         auc = {"auc": int(made.manifest.id.split("-")[0]) / 100 + int(made.manifest.id[-1]) / 1000}
-        return {part: dict.fromkeys(groups, auc) for part, groups in GROUPS.items()}
+        row = {**auc, "accuracy": 0.9, "precision": 0.5, "recall": None}
+        return {part: dict.fromkeys(groups, row) for part, groups in GROUPS.items()}
 
     monkeypatch.setattr(Trainings, "prepare", prepare)
     monkeypatch.setattr(Trainings, "subject", subject)
@@ -57,7 +58,8 @@ def bench(tmp_path: Path, **settings: Any) -> Bench:
 
 def test_headline_rows_have_several_seeds(tmp_path: Path, prepared: list[str]) -> None:
     found = trained.of_ablations(bench(tmp_path, seeds=3))["ablations"]
-    assert "w/o search text" not in found["variants"], "these data have no searches"
+    lacking = {"w/o search text", "w/o replaced tokens of search text (eq. 12)"}
+    assert not lacking & set(found["variants"]), "these data have no searches"
     headline = {one.name for one in VARIANTS if one.headline}
     assert len(headline) == 5
     seeds = {name: len(rows) for name, rows in found["variants"].items()}
@@ -91,7 +93,8 @@ def test_folds_and_worlds_are_parts_with_names(
     monkeypatch.setattr(Trainings, "prepare", lambda trainings, variants: None)
     one = bench(tmp_path, users=300)
     parts = {name: trained.PARTS[name](one) for name in ("unseen", "planted")}
-    assert list(parts["unseen"]) == [fold.name for fold in unseen.folds()]
+    folds = [fold.name for fold in unseen.folds()]
+    assert list(parts["unseen"]) == [f"{f}, seed {n}" for n in range(3) for f in folds]
     specs = [world.spec for world in planted.worlds(300)]
     assert list(parts["planted"]) == [
         f"{s}, seed {n}" for n in range(one.settings.seeds) for s in specs
@@ -100,6 +103,24 @@ def test_folds_and_worlds_are_parts_with_names(
     assert trained.of_planted(one) == found and made == list(parts["planted"]), "kept on disk"
     page = report.page({**HEAD, **found})
     assert "with 3 seeds, 300 users" in page and "| nothing | 9 | 0.800" in page
+
+
+def test_unseen_categories_are_told_by_reading_with_their_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(trainings: Trainings, fold: Variant, seed: int) -> dict[str, Any]:
+        def group(auc: float) -> dict[str, Any]:
+            row = {"auc": auc + seed / 10, "precision_at_k": 0.5}
+            return {"A": {name: row for name in fold.changes["unseen"]}}
+
+        return {unseen.ANSWERED: group(0.8), unseen.WORDS: group(0.6)}
+
+    monkeypatch.setattr(Trainings, "prepare", lambda trainings, variants: None)
+    monkeypatch.setattr(unseen, "measure", measure)
+    found = trained.of_unseen(bench(tmp_path, seeds=2))
+    page = report.page({**HEAD, **found})
+    assert "| words and past purchases | A | 20 | 0.850 ± 0.071 | 0.500 ± 0.000 |" in page
+    assert "| words alone | A | 20 | 0.650 ± 0.071 |" in page and "cheese 0.650" in page
 
 
 def test_fusion_is_told_beside_its_parts_on_both_worlds(
