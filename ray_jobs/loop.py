@@ -106,7 +106,7 @@ class _Loss(nn.Module):
 
 
 def _schedule(step: int, settings: Training) -> float:
-    """Linear warm-up, then cosine decay to zero (A.1)."""
+    """Cosine decay to zero (5.1.4), after a linear warm-up that the paper does not name."""
     warm = min(1.0, (step + 1) / max(settings.warmup_steps, 1))
     return warm * 0.5 * (1 + math.cos(math.pi * step / max(settings.steps, 1)))
 

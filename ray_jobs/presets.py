@@ -44,7 +44,7 @@ class Training:
 
     steps: int
     batch_size: int
-    learning_rate: float = 4e-4  # A.1
+    learning_rate: float = 4e-4  # 5.1.4
     weight_decay: float = 0.01
     warmup_steps: int = 20
     encoder_rate: float = 1.0  # learning rate of encoders and fusion, against the rest

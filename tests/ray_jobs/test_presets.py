@@ -77,7 +77,7 @@ def test_the_paper_preset_has_the_papers_sizes() -> None:
     assert preset.fusion_layers == 5
     stages = {**preset.stages}
     shopper_bert = stages.pop("shopper_bert")
-    assert {stage.learning_rate for stage in stages.values()} == {4e-4}
+    assert {stage.learning_rate for stage in stages.values()} == {4e-4}  # 5.1.4
     assert {*stages} == {"behaviour", "tabular", "search", "alignment"}
     assert shopper_bert == presets.Training(
         steps=shopper_bert.steps, batch_size=128, learning_rate=1e-4, weight_decay=1e-4,
