@@ -7,10 +7,12 @@ weights.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,13 @@ from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
 from encoders import checkpoint
+from feature_repo import durable
 from ray_jobs import objectives, progress, training_state
 from ray_jobs.precision import autocast
 from ray_jobs.presets import Training
 
 _MAX_GRADIENT = 1.0
+_TIMES = "times.json"
 _PRETRAINED = ("behaviour.", "tabular.", "search.", "fusion.", "text.model.")
 
 
@@ -36,6 +40,7 @@ def run_all(configs: Sequence[dict[str, Any]]) -> None:
 
 def run_one(config: dict[str, Any]) -> None:
     """Train one stage on this worker, from its last saved state if there is one."""
+    began = perf_counter()
     spec, directory = config["spec"], Path(config["directory"])
     settings = spec.preset.stages[spec.stage]
     context = ray.train.get_context()
@@ -49,12 +54,14 @@ def run_one(config: dict[str, Any]) -> None:
         lr=settings.learning_rate, weight_decay=settings.weight_decay,
     )  # fmt: skip
     done = training_state.load(directory / "state", objective.model, optimizer)
+    earlier = training_state.spent(directory / "state")
     model = prepare_model(
         _Loss(objective.model), parallel_strategy_kwargs={"find_unused_parameters": True}
     )  # fmt: skip
     model.train()
     parts: dict[str, float] = {}
     precision = settings.precision or config["precision"]
+    stepping, spent = perf_counter(), earlier
     for step in range(done, settings.steps):
         objective.before_step(step)
         for group in optimizer.param_groups:
@@ -69,20 +76,43 @@ def run_one(config: dict[str, Any]) -> None:
         optimizer.step()
         if (step + 1) % settings.report_every == 0 or step + 1 == settings.steps:
             parts = {name: value.item() for name, value in named.items()}
+            spent = earlier + perf_counter() - stepping
             if rank == 0:
-                training_state.save(directory / "state", objective.model, optimizer, step + 1)
+                training_state.save(
+                    directory / "state", objective.model, optimizer, step + 1, seconds=spent
+                )
                 progress.report(
                     Path(config["progress"]), spec.stage, step + 1, settings.steps, parts
                 )
             ray.train.report({"step": step + 1, **parts})
     if rank == 0:
-        threads = torch.get_num_threads()
-        # This machine's other workers have done their part: their cores are free.
-        torch.set_num_threads(threads * context.get_local_world_size())
-        objective.finish()
-        torch.set_num_threads(threads)
-        info = replace(config["info"], config=asdict(objective.model.config), metrics=parts)
-        checkpoint.save(Path(config["target"]), objective.model, info, objective.catalogue)
+        _finish(objective, config, parts, context.get_local_world_size())
+        took = {"seconds": earlier + perf_counter() - began, "step_seconds": spent}
+        durable.write(directory / _TIMES, json.dumps(took).encode())
+
+
+def times(directory: Path) -> dict[str, float]:
+    """What the stage that was trained in ``directory`` took, over all runs of it.
+
+    Returns:
+        ``seconds`` of all its work on worker 0, and ``step_seconds`` of its training steps alone.
+        The start of the workers, which stages share, is in neither.
+    """
+    found: dict[str, float] = json.loads((directory / _TIMES).read_bytes())
+    return found
+
+
+def _finish(
+    objective: objectives.Objective, config: dict[str, Any], losses: dict[str, float], here: int
+) -> None:
+    """What worker 0 does once, after the last step. ``here`` workers ran on this machine."""
+    threads = torch.get_num_threads()
+    # This machine's other workers have done their part: their cores are free.
+    torch.set_num_threads(threads * here)
+    objective.finish()
+    torch.set_num_threads(threads)
+    info = replace(config["info"], config=asdict(objective.model.config), metrics=losses)
+    checkpoint.save(Path(config["target"]), objective.model, info, objective.catalogue)
 
 
 def _groups(model: nn.Module, settings: Training) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
 from pydantic import Field
@@ -25,7 +24,7 @@ from feature_repo.store import FeatureStore
 from ray_jobs import objectives, retrieval, stages
 from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Date, console, main, parse_date
-from ray_jobs.loop import run_all
+from ray_jobs.loop import run_all, times
 from ray_jobs.recipe import Recipe
 from ray_jobs.training_frames import Run, purchase_frames, training_frames
 from ray_jobs.workers import Workers, cluster, fit
@@ -97,17 +96,18 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
         else:
             configs[stage] = _config(shared, samples[stage]["outputs"][0], stage, start, key)
     if configs:
-        started = perf_counter()
         fit(run_all, list(configs.values()), shared.workers, name="+".join(configs),
             directory=workspace.root / "runs")  # fmt: skip
-        seconds = perf_counter() - started
         for stage, config in configs.items():
             target = str(Path(config["target"]).relative_to(workspace.root))
             settings = shared.preset.stages[stage]
-            result = {"checkpoint": target, "outputs": [target], "together": list(configs),
-                      "samples_seen": settings.steps * settings.batch_size}  # fmt: skip
-            key = config["key"]
-            records[stage] = stages.record(workspace, f"train-{stage}", key, result, seconds)
+            took = times(Path(config["directory"]))
+            result = {"checkpoint": target, "outputs": [target],
+                      "samples_seen": settings.steps * settings.batch_size,
+                      "step_seconds": round(took["step_seconds"], 3)}  # fmt: skip
+            records[stage] = stages.record(
+                workspace, f"train-{stage}", config["key"], result, took["seconds"]
+            )
     return records
 
 

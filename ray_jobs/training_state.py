@@ -1,4 +1,4 @@
-"""The state a training run resumes from: weights, optimiser moments and the next step.
+"""The state a training run resumes from: weights, optimiser moments, the next step, time spent.
 
 Written atomically as safetensors and JSON; nothing is pickled.
 """
@@ -18,8 +18,16 @@ from encoders.checkpoint import replace_directory, trained_state
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Replace the state in ``directory``; ``step`` is the next one to do."""
+def save(
+    directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, *,
+    seconds: float = 0.0,
+) -> None:  # fmt: skip
+    """Replace the state in ``directory``.
+
+    Args:
+        step: the next one to do.
+        seconds: what the steps so far took, in all runs.
+    """
     temporary = directory.with_name(f"{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -31,7 +39,9 @@ def save(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, st
         steps[name] = float(state["step"])
         moments.update({f"{name}|{m}": state[m].contiguous() for m in _MOMENTS})
     save_file(moments, temporary / "optimizer.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, "steps": steps}))
+    (temporary / "state.json").write_text(
+        json.dumps({"step": step, "steps": steps, "seconds": seconds})
+    )
     replace_directory(temporary, directory)
 
 
@@ -49,3 +59,9 @@ def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
                 **{m: moments[f"{name}|{m}"].to(parameter.device) for m in _MOMENTS},
             }
     return int(state["step"])
+
+
+def spent(directory: Path) -> float:
+    """Seconds that the steps up to the saved one took, in all runs; 0 if there is nothing."""
+    path = directory / "state.json"
+    return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0

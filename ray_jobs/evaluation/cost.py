@@ -1,7 +1,8 @@
 """What a snapshot costs: parameters, seconds and throughput per stage, bytes per user.
 
-Seconds are read from the records that the stages left in the workspace. Stages that trained on one
-set of workers share a start-up and are timed together.
+Seconds are read from the records that the stages left in the workspace; the start of workers is in
+none of them. A training stage's throughput is that of its steps: reading the samples and what is
+fitted after the last step take no more time with more steps.
 """
 
 from __future__ import annotations
@@ -39,17 +40,22 @@ def parameters(subject: Subject) -> dict[str, dict[str, int]]:
 
 
 def stage_times(directory: Path) -> dict[str, dict[str, Any]]:
-    """Stage → seconds, amount of work and amount per second, of its latest run."""
+    """Stage → seconds, those of training steps, work and work per second, of its latest run.
+
+    Seconds are None where an older record has only those of several stages together.
+    """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(directory.glob("*.json"), key=lambda each: each.stat().st_mtime):
         stage, record = path.stem.rsplit("-", 1)[0], json.loads(path.read_bytes())
         amount = record.get(_WORK.get(stage, "samples_seen"))
-        seconds = record["seconds"]
+        seconds = None if len(record.get("together", [])) > 1 else record["seconds"]
+        stepping = record.get("step_seconds")
+        timed = seconds if stepping is None else stepping
         found[stage] = {
             "seconds": seconds,
+            "step_seconds": stepping,
             "amount": amount,
-            "per_second": amount / seconds if amount and seconds else None,
-            "together": record.get("together", []),
+            "per_second": amount / timed if amount and timed else None,
         }
     return found
 

@@ -171,15 +171,16 @@ def _cost(report: dict[str, Any]) -> str:
     parts = [[name, f"{row['all']:,}", f"{row['trained']:,}"]
              for name, row in cost["parameters"].items()]  # fmt: skip
     times = [
-        [stage, number(row["seconds"], 1), number(row["per_second"], 0),
-         ", ".join(row["together"]) if len(row["together"]) > 1 else ""]
+        [stage, number(row["seconds"], 1), number(row["step_seconds"], 1),
+         number(row["per_second"], 0)]
         for stage, row in cost["stages"].items()
     ]  # fmt: skip
     sizes = [[kind, f"{size:,.0f}"] for kind, size in cost["bytes_per_user"].items()]
     return "\n\n".join([
         "## Cost",
         table(["part", "parameters", "trained in alignment"], parts),
-        table(["stage", "seconds", "samples, rows or users per second", "timed together"], times),
+        table(["stage", "seconds", "of these in training steps",
+               "samples (in steps), rows or users per second"], times),
         table(["embedding", "bytes per user (matrix and one date's part)"], sizes),
     ])  # fmt: skip
 

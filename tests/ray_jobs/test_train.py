@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +22,7 @@ from encoders import checkpoint
 from encoders.checkpoint import CheckpointError
 from feature_repo.errors import InputError, TimeError
 from feature_repo.schema import CANONICAL
-from ray_jobs import frames, loop, presets, progress, train, workers
+from ray_jobs import frames, loop, objectives, presets, progress, train, workers
 from ray_jobs.build_features import build
 from ray_jobs.training_frames import training_frames
 from ray_jobs.workers import Workers
@@ -102,6 +104,32 @@ def test_a_finished_stage_is_not_trained_again(
         copy.train("tabular", aggregates=False)
 
 
+def test_stages_on_the_same_workers_have_their_own_seconds(
+    copy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One stage's batches are slow: what it takes is not in the other's record."""
+    build_objective, pause = objectives.build, 0.2
+
+    def build(spec: objectives.StageSpec, world: int) -> objectives.Objective:
+        made = build_objective(spec, world)
+        if spec.stage != "tabular":
+            return made
+        return replace(made, batch=lambda *at: (time.sleep(pause), made.batch(*at))[1])
+
+    monkeypatch.setattr(objectives, "build", build)
+    copy.forget("tabular", "search")
+    started = time.perf_counter()
+    records = train.train_stages(copy.shared(), {"tabular": {}, "search": {}})
+    elapsed = time.perf_counter() - started
+    slow, quick = records["tabular"], records["search"]
+    assert slow["step_seconds"] >= 6 * pause and quick["step_seconds"] > 0
+    for record in (slow, quick):
+        assert record["step_seconds"] <= record["seconds"] + 0.05, "rounded to tenths"
+    assert slow["seconds"] + quick["seconds"] <= elapsed + 0.1
+    record = copy.train("tabular", preset="still")
+    assert record["step_seconds"] == 0 and record["samples_seen"] == 0
+
+
 def test_without_aggregates_the_tabular_stage_does_not_see_them(trained: Any, copy: Any) -> None:
     _, with_ = checkpoint.load(trained.checkpoint("tabular"))
     record = copy.train("tabular", preset="still", aggregates=False)
@@ -148,7 +176,13 @@ def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
         with pytest.raises(Killed):
             run()
     assert not list(copy.workspace.checkpoints.glob(f"{stage}-*"))
+    (state,) = (copy.workspace.root / "runs").glob(f"{stage}-*/state/state.json")
+    saved = json.loads(state.read_text())
+    assert saved["seconds"] > 0
+    state.write_text(json.dumps({**saved, "seconds": 1000.0}))
     directory = run()
+    took = loop.times(state.parent.parent)
+    assert took["seconds"] > took["step_seconds"] > 1000, "with those of the run that was killed"
     assert [line["step"] for line in copy.progress(stage)] == [2, 6]  # not again from the start
     assert directory.name == trained.checkpoint(stage).name
     assert differing(weights(directory), weights(trained.checkpoint(stage))) == []
@@ -250,12 +284,14 @@ def test_settings_of_the_command_reach_the_loop(copy: Any, monkeypatch: pytest.M
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(train, "fit", lambda *a, **k: calls.append(a))
     monkeypatch.setattr(train, "cluster", lambda workers: nullcontext())
-    copy.train("tabular", workers=3, use_gpu=True, precision="bfloat16", seed=5)
+    monkeypatch.setattr(train, "times", lambda place: {"seconds": 9.0, "step_seconds": 8.0})
+    record = copy.train("tabular", workers=3, use_gpu=True, precision="bfloat16", seed=5)
     ((function, (config,), asked),) = calls
     assert function is loop.run_all and asked == Workers(3, True)
     assert (config["precision"], config["spec"].seed, config["spec"].stage) == (
         "bfloat16", 5, "tabular")  # fmt: skip
     assert config["spec"].preset.stages["tabular"].steps == 6
+    assert (record["seconds"], record["step_seconds"], record["samples_seen"]) == (9, 8, 6 * 16)
 
 
 @pytest.mark.parametrize("stage", ["behaviour", "tabular", "search", "alignment"])

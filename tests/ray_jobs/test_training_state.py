@@ -78,7 +78,8 @@ def test_the_latest_state_counts(tmp_path: Path) -> None:
     run = new()
     for step in (2, 5):
         steps(*run, 0, 1)
-        training_state.save(tmp_path / "state", *run, step)
+        training_state.save(tmp_path / "state", *run, step, seconds=step / 2)
+    assert training_state.spent(tmp_path / "state") == 2.5
     fresh = new(seed=1)
     assert training_state.load(tmp_path / "state", *fresh) == 5
     assert torch.equal(fresh[0].first.weight, run[0].first.weight)
@@ -90,6 +91,7 @@ def test_nothing_saved_is_step_zero(tmp_path: Path) -> None:
     assert training_state.load(tmp_path / "state", model, optimizer) == 0
     assert all(torch.equal(before[n], tensor) for n, tensor in model.state_dict().items())
     assert not optimizer.state
+    assert training_state.spent(tmp_path / "state") == 0
 
 
 class Killed(BaseException):

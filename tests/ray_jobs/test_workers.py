@@ -53,6 +53,9 @@ def test_two_workers_train_the_alignment(copy: Any, own_ray: None) -> None:
     assert [line["step"] for line in lines] == [2, 4, 6]  # worker 0 alone reports
     assert all(math.isfinite(loss) for line in lines for loss in line["losses"].values())
     assert all(bool(p.isfinite().all()) for p in model.parameters())
+    (record,) = (copy.workspace.root / "stages").glob("train-alignment-*.json")
+    took = json.loads(record.read_bytes())
+    assert 0 < took["step_seconds"] < took["seconds"], "as worker 0 measured them"
 
 
 def too_much_is_refused_at_once() -> None:

@@ -125,11 +125,15 @@ def test_stage_times_take_the_latest_run(tmp_path: Path) -> None:
     for n, (name, text) in enumerate({
         "embed-1.json": '{"seconds": 10.0, "num_users": 500}',
         "embed-2.json": '{"seconds": 5.0, "num_users": 500}',
-        "train-search-3.json": '{"seconds": 2.0, "samples_seen": 64, "together": ["search"]}',
+        "train-search-3.json": '{"seconds": 9.0, "samples_seen": 64, "step_seconds": 2.0}',
+        "train-tabular-5.json": '{"seconds": 7.0, "samples_seen": 64, "together": ["a", "b"]}',
         "ingest-4.json": '{"seconds": 1.0}',
     }.items()):  # fmt: skip
         (tmp_path / name).write_text(text)
         os.utime(tmp_path / name, (n, n))
     found = cost.stage_times(tmp_path)
     assert found["embed"]["per_second"] == 100 and found["train-search"]["per_second"] == 32
+    assert found["train-search"]["seconds"] == 9, "with what is done before and after the steps"
     assert found["ingest"]["per_second"] is None
+    of_two = found["train-tabular"]
+    assert of_two["seconds"] is None and of_two["per_second"] is None, "they are not its own"

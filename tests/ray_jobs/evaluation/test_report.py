@@ -59,6 +59,16 @@ def test_ablations_show_the_spread_over_seeds() -> None:
     assert "| faithful | 1 | 0.700" in told and "(full) | 2 | 0.750 ± 0.071" in told
 
 
+def test_cost_tells_each_stage_its_own_seconds() -> None:
+    times = {"seconds": 9.0, "step_seconds": 2.0, "amount": 64, "per_second": 32.0}
+    stages = {"train-search": times, "embed": {**times, "step_seconds": None},
+              "train-old": dict.fromkeys(times)}  # fmt: skip
+    cost = {"parameters": {}, "stages": stages, "bytes_per_user": {"fused": 1024.0}}
+    page = report.page({**HEAD, "cost": cost})
+    assert "| train-search | 9.0 | 2.0 | 32 |" in page and "| embed | 9.0 | – | 32 |" in page
+    assert "| train-old | – | – | – |" in page and "together" not in page
+
+
 def test_a_fusion_that_nothing_was_asked_of_has_no_lead() -> None:
     kinds = {kind: {"auc": None, "directions": None} for kind in ("fused", "concatenation")}
     row = {"name": "0 steps", "kinds": kinds}
