@@ -1,4 +1,4 @@
-"""Is a fused vector more than its parts? Linear probes of every kind of a snapshot, on any data.
+"""Is a fused vector more than its parts? Linear probes of each of them, on any data.
 
     python -m benchmarks.fusion --workspace WORKSPACE [--days 28] [--splits 5]
 
@@ -13,16 +13,12 @@ import argparse
 from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from feature_repo.manifest import check_space_dates
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
-from feature_repo.transforms import open_tables
 from ray_jobs.build_features import read_dataset
-from ray_jobs.evaluation.fusion import bought_next
-from ray_jobs.evaluation.probe_table import blocks
+from ray_jobs.evaluation.fusion import bought_next, kinds
+from ray_jobs.evaluation.subject import Subject
 from ray_jobs.probes import probe
 
 
@@ -37,16 +33,14 @@ def main() -> None:
     store = SnapshotStore(workspace)
     manifest = store.load(given.snapshot) if given.snapshot else store.live()
     check_space_dates(manifest.trained_as_of, [manifest.as_of])
-    users = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
-    con = open_tables(workspace.root / read_dataset(workspace).tables)
-    tasks = bought_next(con, manifest.as_of, users, given.days)
-    kinds = {kind: np.load(workspace.root / manifest.entry(kind).matrix) for kind in manifest.kinds}
-    kinds["concatenation"] = blocks([v for kind, v in kinds.items() if kind != "fused"])
+    subject = Subject(workspace, manifest, read_dataset(workspace))
+    users = subject.users
+    tasks = bought_next(subject.con, manifest.as_of, users, given.days)
     about = "**Synthetic data.** " if manifest.synthetic else ""
     print(f"{about}{manifest.source}, {manifest.as_of:%Y-%m-%d}, {len(users):,} users, "
           f"{len(tasks)} tasks, {given.splits} splits\n")  # fmt: skip
     print("| vectors | width | mean AUC | over tasks ± |\n|---|---|---|---|")
-    for kind, vectors in kinds.items():
+    for kind, vectors in kinds(subject).items():
         each = [probe(vectors, users, [task], splits=given.splits)["A"]["auc"] for task in tasks]
         print(f"| {kind} | {vectors.shape[1]} | {mean(each):.4f} | {stdev(each):.4f} |", flush=True)
 

@@ -22,7 +22,7 @@ from feature_repo.transforms import micros
 from ray_jobs import presets
 from ray_jobs.evaluation.ablations import Trainings, Variant, place
 from ray_jobs.evaluation.bench import Bench
-from ray_jobs.evaluation.probe_table import blocks
+from ray_jobs.evaluation.probe_table import concatenation, modalities
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.metrics import mean
 from ray_jobs.presets import Preset
@@ -89,15 +89,19 @@ def worlds(bench: Bench) -> dict[str, Trainings]:
 
 def measure(made: Subject, splits: int) -> dict[str, Any]:
     """Kind of vectors → mean AUC over groups of tasks, and over how many directions they spread."""
-    kinds = {kind: made.vectors(kind) for kind in made.manifest.kinds}
-    kinds[CONCATENATION] = blocks([v for kind, v in kinds.items() if kind != "fused"])
     asked = _tasks(made)
     found = {}
-    for kind, vectors in kinds.items():
+    for kind, vectors in kinds(made).items():
         groups = probe(vectors, made.users, asked, splits=splits)
         found[kind] = {"auc": mean([row["auc"] for row in groups.values()]),
                        "directions": directions(vectors)}  # fmt: skip
     return found
+
+
+def kinds(made: Subject) -> dict[str, np.ndarray]:
+    """The fused vectors, every modality's, and their concatenation, by name."""
+    found = {kind: made.vectors(kind) for kind in ("fused", *modalities(made))}
+    return {**found, CONCATENATION: concatenation(made)}
 
 
 def _tasks(made: Subject) -> list[Task]:

@@ -22,6 +22,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from encoders import checkpoint
+from encoders.alignment import MODALITIES
 from encoders.batch import Collate
 from encoders.past import cut_history
 from feature_repo import durable
@@ -50,13 +51,10 @@ class Row:
 
 def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
     """All lines by name; nothing is computed yet."""
-    modalities = [kind for kind in subject.manifest.kinds if kind != "fused"]
     found = {"fused": Row(lambda: subject.vectors("fused"))}
-    for kind in modalities:
+    for kind in modalities(subject):
         found[f"{kind}, after alignment"] = Row(partial(subject.vectors, kind))
-    found["concatenation of modalities"] = Row(
-        lambda: blocks([subject.vectors(kind) for kind in modalities])
-    )
+    found["concatenation of modalities"] = Row(lambda: concatenation(subject))
     for name, directory in pretrained(subject).items():
         found[name] = Row(partial(tabular_vectors, subject, directory))
     found |= {
@@ -81,6 +79,16 @@ def measure(row: Row, users: Sequence[str], tasks: Sequence[Task], splits: int) 
     vectors = row.vectors()
     return {**probe(vectors, users, tasks, splits=splits, model=row.model),
             "dim": vectors.shape[1]}  # fmt: skip
+
+
+def modalities(subject: Subject) -> list[str]:
+    """Kinds of the snapshot that are one modality's own: no other model's, which may lie beside."""
+    return [kind for kind in MODALITIES if kind in subject.manifest.kinds]
+
+
+def concatenation(subject: Subject) -> np.ndarray:
+    """The modalities' vectors side by side: [N, sum of widths]."""
+    return blocks([subject.vectors(kind) for kind in modalities(subject)])
 
 
 def blocks(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -88,7 +88,8 @@ def test_every_kind_and_their_concatenation_are_measured(
     rng = np.random.default_rng(0)
     knows = one.labels[:, None] + 0.1 * rng.standard_normal((400, 1))
     vectors = {"fused": rng.standard_normal((400, 4)), "behaviour": knows,
-               "tabular": rng.standard_normal((400, 4))}  # fmt: skip
+               "tabular": rng.standard_normal((400, 4)),
+               "shopper_bert": rng.standard_normal((400, 9))}  # fmt: skip
     made: Any = SimpleNamespace(
         manifest=SimpleNamespace(kinds=dict.fromkeys(vectors), as_of=T), users=users, con=con,
         vectors=vectors.get, dataset=SimpleNamespace(source="complete-journey"), tasks=[one],
@@ -97,6 +98,7 @@ def test_every_kind_and_their_concatenation_are_measured(
     assert set(found) == {"fused", "behaviour", "tabular", "concatenation"}
     assert found["behaviour"]["auc"] > 0.99 > 0.65 > found["fused"]["auc"]
     assert found["concatenation"]["auc"] > 0.9, "it holds what any of them knows"
+    assert fusion.kinds(made)["concatenation"].shape == (400, 1 + 4), "another model's is no part"
     assert found["behaviour"]["directions"] == pytest.approx(1)
     made.dataset.source = "synthetic:users=400,seed=0"
     assert fusion.measure(made, splits=1)["fused"]["auc"] is not None, "tasks of its own"

@@ -35,6 +35,19 @@ def subject(protocol_at: Callable[..., Protocol]) -> Any:
     )  # fmt: skip
 
 
+def test_a_modality_is_no_other_models_vector(tmp_path: Path) -> None:
+    """ShopperBERT's may lie in the same snapshot: it is not after alignment, and in no sum."""
+    vectors = {"behaviour": np.eye(4, 2), "shopper_bert": np.eye(4, 3), "tabular": np.eye(4, 1),
+               "fused": np.eye(4)}  # fmt: skip
+    manifest = SimpleNamespace(kinds=dict.fromkeys(vectors), checkpoints={})
+    place = SimpleNamespace(root=tmp_path)
+    one: Any = SimpleNamespace(manifest=manifest, vectors=vectors.get, workspace=place)
+    assert probe_table.modalities(one) == ["behaviour", "tabular"]
+    assert probe_table.concatenation(one).shape == (4, 3)
+    named = [name for name in probe_table.rows(one, None) if "after alignment" in name]
+    assert named == ["behaviour, after alignment", "tabular, after alignment"]
+
+
 def test_blocks_weigh_alike() -> None:
     rng = np.random.default_rng(0)
     small, large = rng.normal(size=(50, 3)) * 0.01, rng.normal(size=(50, 5)) * 100 + 7
