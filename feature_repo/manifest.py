@@ -36,10 +36,16 @@ class _Model(BaseModel):
 
 
 class CheckpointEntry(_Model):
-    """One set of weights that the snapshot was computed with."""
+    """One set of weights: its path relative to the workspace if it lies inside, and its hash."""
 
     path: str
     sha256: str
+
+    @classmethod
+    def of(cls, directory: Path, sha256: str, *, root: Path) -> CheckpointEntry:
+        """The entry of the weights in ``directory``; ``root`` is the workspace's."""
+        inside = directory.is_relative_to(root)
+        return cls(path=str(directory.relative_to(root) if inside else directory), sha256=sha256)
 
 
 class KindEntry(_Model):

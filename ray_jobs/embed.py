@@ -47,7 +47,7 @@ from feature_repo.transforms import micros, open_tables
 from ray_jobs.build_features import Dataset, build, read_dataset
 from ray_jobs.calibration import calibrate, earlier
 from ray_jobs.command import Date, Job, console, main, parse_date
-from ray_jobs.space import Part, Space, embed_at, open_space
+from ray_jobs.space import Space, embed_at, open_space
 from ray_jobs.stages import run_stage
 
 
@@ -236,17 +236,14 @@ def _manifest(
         id=snapshot, space=space.id, as_of=as_of, trained_as_of=space.trained_as_of,
         horizon_days=space.horizon_days, created_at=datetime.now(UTC),
         feature_hash=space.feature_hash,
-        checkpoints={name: _entry(workspace, part) for name, part in space.parts.items()},
+        checkpoints={
+            name: CheckpointEntry.of(part.directory, part.sha256, root=workspace.root)
+            for name, part in space.parts.items()
+        },
         kinds=kinds, num_users=num_users, users=f"snapshots/{snapshot}/users.parquet", reports=[],
         built_by=getpass.getuser(), version=version("openfound"), source=dataset.name,
         synthetic=dataset.synthetic, facts=facts, calibration=calibration,
     )  # fmt: skip
-
-
-def _entry(workspace: Workspace, part: Part) -> CheckpointEntry:
-    inside = part.directory.is_relative_to(workspace.root)
-    path = part.directory.relative_to(workspace.root) if inside else part.directory
-    return CheckpointEntry(path=str(path), sha256=part.sha256)
 
 
 if __name__ == "__main__":

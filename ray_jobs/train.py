@@ -20,6 +20,8 @@ from pydantic import Field
 
 from encoders import checkpoint
 from feature_repo.errors import InputError, TimeError
+from feature_repo.manifest import CheckpointEntry
+from feature_repo.settings import Workspace
 from feature_repo.store import FeatureStore
 from ray_jobs import objectives, retrieval, stages
 from ray_jobs.build_features import read_dataset
@@ -79,7 +81,7 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
         wanted: stage → the checkpoints it starts from (stage → absolute path).
 
     Returns:
-        stage → record with ``checkpoint`` relative to the workspace.
+        stage → record with ``checkpoint`` relative to the workspace, and what it ``started_from``.
     """
     workspace = shared.workspace
     readers = {_reader(stage) for stage in wanted}
@@ -87,9 +89,10 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
     samples = {stage: read[_reader(stage)] for stage in wanted}
     if "search" in wanted and "search" not in samples["search"]["views"]:
         raise InputError("stage: this data set has no searches, so there is no search to train on")
-    records, configs = {}, {}
+    records, configs, origins = {}, {}, {}
     for stage, start in wanted.items():
-        inputs = _inputs(shared, samples[stage]["key"], stage, start)
+        origins[stage] = _origins(workspace, start)
+        inputs = _inputs(shared, samples[stage]["key"], stage, origins[stage])
         key, record = stages.lookup(workspace, f"train-{stage}", inputs)
         if record is not None:
             records[stage] = record
@@ -102,7 +105,7 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
             target = str(Path(config["target"]).relative_to(workspace.root))
             settings = shared.preset.stages[stage]
             took = times(Path(config["directory"]))
-            result = {"checkpoint": target, "outputs": [target],
+            result = {"checkpoint": target, "outputs": [target], "started_from": origins[stage],
                       "samples_seen": settings.steps * settings.batch_size,
                       "step_seconds": round(took["step_seconds"], 3)}  # fmt: skip
             records[stage] = stages.record(
@@ -115,8 +118,19 @@ def _reader(stage: str) -> Callable[[Run], dict[str, Any]]:
     return purchase_frames if stage == "shopper_bert" else training_frames
 
 
-def _inputs(shared: Run, samples: str, stage: str, start: Mapping[str, str]) -> list[Any]:
-    started_from = {name: checkpoint.fingerprint(Path(path)) for name, path in start.items()}
+def _origins(workspace: Workspace, start: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Stage → path and hash of the checkpoint that is started from."""
+    found = {}
+    for stage, path in start.items():
+        sha256 = checkpoint.fingerprint(Path(path))
+        found[stage] = CheckpointEntry.of(Path(path), sha256, root=workspace.root).model_dump()
+    return found
+
+
+def _inputs(
+    shared: Run, samples: str, stage: str, origins: Mapping[str, Mapping[str, str]]
+) -> list[Any]:
+    started_from = {name: origin["sha256"] for name, origin in origins.items()}
     return [stage, samples, asdict(shared.preset), shared.seed, shared.workers.num,
             shared.precision, started_from]  # fmt: skip
 

@@ -7,7 +7,6 @@ join the table as Parquet files (``user_id``, ``embedding``) in the directory ``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +16,13 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from encoders import checkpoint
 from encoders.alignment import MODALITIES
-from encoders.batch import Collate
-from encoders.past import cut_history
 from feature_repo import durable
-from feature_repo.transforms import micros
-from ray_jobs import retrieval
-from ray_jobs.evaluation import msdp
+from ray_jobs.evaluation import msdp, pretrained
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.evaluation.text_match import line_weights
@@ -37,7 +31,6 @@ from ray_jobs.protocol import Task
 
 _SVD_DIMENSIONS = 256
 _ALL_DAYS = 400
-_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -55,8 +48,11 @@ def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
     for kind in modalities(subject):
         found[f"{kind}, after alignment"] = Row(partial(subject.vectors, kind))
     found["concatenation of modalities"] = Row(lambda: concatenation(subject))
-    for name, directory in pretrained(subject).items():
-        found[name] = Row(partial(tabular_vectors, subject, directory))
+    for name, directory in pretrained.checkpoints(subject).items():
+        found[name] = Row(
+            partial(pretrained.vectors, subject, directory),
+            depends=checkpoint.fingerprint(directory),
+        )
     found |= {
         "RFM, LR": Row(lambda: _even(Receipts(subject.con).rfm(*_when(subject)))),
         "RFM + category counts, LR": Row(lambda: _even(hand_made(subject))),
@@ -130,31 +126,6 @@ def purchase_text(subject: Subject) -> np.ndarray:
     total_N = np.asarray(weights_NL.sum(1)).ravel()
     mean: np.ndarray = (weights_NL @ subject.lines(lines)) / np.maximum(total_N, 1e-9)[:, None]
     return mean
-
-
-def pretrained(subject: Subject) -> dict[str, Path]:
-    """The tabular stage before alignment, if the workspace still has it: the TabTransformer."""
-    found = {}
-    for record in (subject.workspace.root / "stages").glob("train-tabular-*.json"):
-        directory = subject.workspace.root / json.loads(record.read_bytes())["checkpoint"]
-        if directory.exists():
-            info = checkpoint.read_info(directory)
-            if info.trained_as_of == subject.manifest.trained_as_of.isoformat():
-                found["tabular alone, MLM + RTD (TabTransformer)"] = directory
-    return found
-
-
-@torch.inference_mode()
-def tabular_vectors(subject: Subject, directory: Path) -> np.ndarray:
-    """Vectors of a tabular checkpoint at the snapshot's date."""
-    model, _ = checkpoint.load(directory, expect="tabular")
-    when, users = _when(subject)
-    tables = retrieval.weekly_rows(subject.workspace, users, [when])
-    history = cut_history(tables, subject.lines)
-    collate = Collate(history, windows=1, table=model.config.columns)
-    at = history.rows(users, [micros(when)] * len(users))
-    pieces = [model(collate(at[n : n + _BATCH])) for n in range(0, len(at), _BATCH)]
-    return torch.cat(pieces).numpy()
 
 
 def others(path: Path, users: Sequence[str]) -> np.ndarray:

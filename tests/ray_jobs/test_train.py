@@ -64,7 +64,11 @@ def test_every_stage_leaves_a_checkpoint_that_says_what_it_is(
 
 def test_alignment_starts_from_the_pretrained_stages(trained: Any, copy: Any) -> None:
     for stage in ("behaviour", "tabular", "search"):
-        record = copy.train("alignment", preset="still", from_=[str(copy.checkpoint(stage))])
+        own = copy.checkpoint(stage)
+        record = copy.train("alignment", preset="still", from_=[str(own)])
+        inside = str(own.relative_to(copy.workspace.root))
+        origin = {"path": inside, "sha256": checkpoint.fingerprint(own)}
+        assert record["started_from"] == {stage: origin}
         aligned = weights(made(copy, record))
         start = weights(trained.checkpoint(stage))
         part = {name: aligned[f"{stage}.{name}"] for name in start}
