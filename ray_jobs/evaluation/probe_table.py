@@ -1,8 +1,8 @@
 """Frozen vectors under the same probe (FOUND Table 4): ours, its parts, and others' methods.
 
-One logistic regression, one global scale, for every row and group alike. Vectors of other systems
-join the table as Parquet files (``user_id``, ``embedding``) in the directory ``--peers``; see
-``benchmarks/lifestream.py``.
+One logistic regression, one global scale, for every row and group alike; a row with another model
+names it. Vectors of other systems join the table as Parquet files (``user_id``, ``embedding``) in
+the directory ``--peers``; see ``benchmarks/lifestream.py``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from ray_jobs.evaluation import msdp, pretrained
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.evaluation.text_match import line_weights
+from ray_jobs.evaluation.u_mlp import UMlpProbe
 from ray_jobs.probes import Model, probe
 from ray_jobs.protocol import Task
 
+_SHOPPER_BERT = "shopper_bert"
 _SVD_DIMENSIONS = 256
 _ALL_DAYS = 400
 
@@ -53,6 +55,9 @@ def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
             partial(pretrained.vectors, subject, directory),
             depends=checkpoint.fingerprint(directory),
         )
+    if _SHOPPER_BERT in subject.manifest.kinds:
+        theirs = partial(subject.vectors, _SHOPPER_BERT)
+        found |= {"ShopperBERT, LR": Row(theirs), "ShopperBERT, U-MLP": Row(theirs, UMlpProbe)}
     found |= {
         "RFM, LR": Row(lambda: _even(Receipts(subject.con).rfm(*_when(subject)))),
         "RFM + category counts, LR": Row(lambda: _even(hand_made(subject))),

@@ -16,6 +16,7 @@ import torch
 from ray_jobs.evaluation import cost, msdp, outcomes, probe_table
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.msdp import SCALES, Msdp
+from ray_jobs.evaluation.u_mlp import UMlpProbe
 from ray_jobs.probes import probe
 from ray_jobs.protocol import Protocol, Task
 
@@ -44,8 +45,15 @@ def test_a_modality_is_no_other_models_vector(tmp_path: Path) -> None:
     one: Any = SimpleNamespace(manifest=manifest, vectors=vectors.get, workspace=place)
     assert probe_table.modalities(one) == ["behaviour", "tabular"]
     assert probe_table.concatenation(one).shape == (4, 3)
-    named = [name for name in probe_table.rows(one, None) if "after alignment" in name]
+    rows = probe_table.rows(one, None)
+    named = [name for name in rows if "after alignment" in name]
     assert named == ["behaviour, after alignment", "tabular, after alignment"]
+    theirs = {name: row for name, row in rows.items() if "ShopperBERT" in name}
+    assert list(theirs) == ["ShopperBERT, LR", "ShopperBERT, U-MLP"]
+    assert all(row.vectors() is vectors["shopper_bert"] for row in theirs.values())
+    assert [row.model for row in theirs.values()] == [None, UMlpProbe]
+    del manifest.kinds["shopper_bert"]
+    assert not [name for name in probe_table.rows(one, None) if "ShopperBERT" in name]
 
 
 def test_blocks_weigh_alike() -> None:
@@ -97,6 +105,26 @@ def test_boosted_trees_stand_in_for_the_regression() -> None:
     task = Task("A", "t", None, np.array(users, object), labels)
     linear = probe(x, users, [task], splits=2)["A"]["auc"]
     assert probe(x, users, [task], splits=2, model=probe_table.boosted)["A"]["auc"] > linear + 0.2
+
+
+def test_u_mlp_learns_what_no_line_separates_and_repeats_itself() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 4))
+    users = [f"u{n}" for n in range(1500)]
+    task = Task("A", "t", None, np.array(users, object), np.abs(x[:, 0]) > 1)
+    linear = probe(x, users, [task], splits=1)["A"]["auc"]
+    found = probe(x, users, [task], splits=1, model=UMlpProbe)["A"]
+    assert found["auc"] > linear + 0.2
+    assert probe(x, users, [task], splits=1, model=UMlpProbe)["A"] == found
+
+
+def test_u_mlp_validates_on_one_of_three_positives() -> None:
+    """The rarest task that is probed at all: neither side of the split may be without one."""
+    x = np.random.default_rng(0).normal(size=(490, 3))
+    labels = np.zeros(490, bool)
+    labels[[7, 100, 300]] = True
+    scores = UMlpProbe().fit(x, labels).decision_function(x)
+    assert scores.shape == (490,) and np.isfinite(scores).all()
 
 
 def test_msdp_foresees_the_shares_of_the_weeks_that_follow(subject: Any) -> None:
