@@ -17,12 +17,13 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from encoders.alignment import MODALITIES
 from feature_repo.sources import default_as_of
 from feature_repo.transforms import micros
 from ray_jobs import presets
 from ray_jobs.evaluation.ablations import Trainings, Variant, place
 from ray_jobs.evaluation.bench import Bench
-from ray_jobs.evaluation.probe_table import concatenation, modalities
+from ray_jobs.evaluation.probe_table import concatenation, modalities, search_text
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.metrics import mean
 from ray_jobs.presets import Preset
@@ -31,6 +32,9 @@ from ray_jobs.protocol import Task
 
 FAITHFUL = ("laptop", "paper")
 CONCATENATION = "concatenation"
+SEARCH_TEXT = "language model on search text"
+RIVALS = (*MODALITIES, CONCATENATION)
+"""Kinds of vectors that the paper claims the fused one to be ahead of."""
 DAYS = 28
 _LONGER = 4  # times the preset's own steps
 _SMALL = 0.07  # the temperature that CLIP starts from
@@ -99,9 +103,14 @@ def measure(made: Subject, splits: int) -> dict[str, Any]:
 
 
 def kinds(made: Subject) -> dict[str, np.ndarray]:
-    """The fused vectors, every modality's, and their concatenation, by name."""
+    """The fused vectors, every modality's, their concatenation, and the untuned language model's.
+
+    The last is of what users searched for, where they did: another method, which nothing trains.
+    """
     found = {kind: made.vectors(kind) for kind in ("fused", *modalities(made))}
-    return {**found, CONCATENATION: concatenation(made)}
+    found[CONCATENATION] = concatenation(made)
+    searched = search_text(made)
+    return found if searched is None else {**found, SEARCH_TEXT: searched}
 
 
 def _tasks(made: Subject) -> list[Task]:

@@ -16,6 +16,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
+from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -25,7 +26,7 @@ from feature_repo import durable
 from ray_jobs.evaluation import msdp, pretrained
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.subject import Subject
-from ray_jobs.evaluation.text_match import line_weights
+from ray_jobs.evaluation.text_match import line_weights, search_weights
 from ray_jobs.evaluation.u_mlp import UMlpProbe
 from ray_jobs.probes import Model, probe
 from ray_jobs.protocol import Task
@@ -127,9 +128,19 @@ def svd(subject: Subject) -> np.ndarray:
 
 def purchase_text(subject: Subject) -> np.ndarray:
     """Mean of the untuned language model's vectors of what was bought, lately more."""
-    weights_NL, lines = line_weights(subject.con, *_when(subject))
+    return _mean_text(subject, *line_weights(subject.con, *_when(subject)))
+
+
+def search_text(subject: Subject) -> np.ndarray | None:
+    """The same of what was searched for; None where nobody searched before the snapshot's date."""
+    weights_NL, texts = search_weights(subject.con, *_when(subject))
+    return _mean_text(subject, weights_NL, texts) if texts else None
+
+
+def _mean_text(subject: Subject, weights_NL: sparse.csr_matrix, texts: list[str]) -> np.ndarray:
+    """[N, E]; 0 for a user without any."""
     total_N = np.asarray(weights_NL.sum(1)).ravel()
-    mean: np.ndarray = (weights_NL @ subject.lines(lines)) / np.maximum(total_N, 1e-9)[:, None]
+    mean: np.ndarray = (weights_NL @ subject.lines(texts)) / np.maximum(total_N, 1e-9)[:, None]
     return mean
 
 

@@ -33,14 +33,32 @@ def line_weights(
 
     Without a ``half_life`` all of the ``days`` count alike.
     """
+    return _weights(con, _BOUGHT, cutoff, users, half_life, days)
+
+
+def search_weights(
+    con: duckdb.DuckDBPyConnection, cutoff: datetime, users: Sequence[str]
+) -> tuple[sparse.csr_matrix, list[str]]:
+    """How often, lately, each user searched for each text: sparse [N, L], and the texts."""
+    return _weights(con, _SEARCHED, cutoff, users, HALF_LIFE_DAYS, 7 * WEEKS)
+
+
+_BOUGHT = """SELECT user_id, basket_id, line, max(seen) AS moment
+             FROM known_events JOIN item_lines USING (item_id)
+             WHERE source = 'bill' AND seen < $t AND seen >= $since GROUP BY ALL ORDER BY ALL"""
+_SEARCHED = """SELECT user_id, text AS line, seen AS moment FROM known_searches
+               WHERE seen < $t AND seen >= $since ORDER BY ALL"""
+
+
+def _weights(
+    con: duckdb.DuckDBPyConnection, moments: str, cutoff: datetime, users: Sequence[str],
+    half_life: float | None, days: int,
+) -> tuple[sparse.csr_matrix, list[str]]:  # fmt: skip
+    """Of what ``moments`` tell, in its order: a sum in another one would differ."""
     weight = "1.0" if half_life is None else f"0.5 ** (($t - moment) / {half_life * DAY_US:f})"
     table = con.sql(
         f"""SELECT user_id, line, sum({weight})::DOUBLE AS weight
-            FROM (
-            SELECT user_id, basket_id, line, max(seen) AS moment
-            FROM known_events JOIN item_lines USING (item_id)
-            WHERE source = 'bill' AND seen < $t AND seen >= $since GROUP BY ALL ORDER BY ALL)
-            GROUP BY ALL ORDER BY ALL""",
+            FROM ({moments}) GROUP BY ALL ORDER BY ALL""",
         params={"t": micros(cutoff), "since": micros(cutoff) - days * DAY_US},
     ).to_arrow_table()
     position = {user: row for row, user in enumerate(users)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_jobs.evaluation import decoys, paper
 from ray_jobs.evaluation.ablations import FULL
-from ray_jobs.evaluation.fusion import CONCATENATION
+from ray_jobs.evaluation.fusion import CONCATENATION, RIVALS
 from ray_jobs.evaluation.markdown import number, quoted, spread, table
 from ray_jobs.metrics import mean
 
@@ -100,7 +100,8 @@ def _fusion(report: dict[str, Any]) -> str:
 
 
 def _fused(trained: list[dict[str, Any]]) -> str:
-    others = sorted({kind for row in trained for kind in row["kinds"]} - {"fused"})
+    known = {kind for row in trained for kind in row["kinds"]} - {"fused"}
+    others = sorted(known & set(RIVALS))
     lines = []
     for row in trained:
         kinds = row["kinds"]
@@ -111,7 +112,11 @@ def _fused(trained: list[dict[str, Any]]) -> str:
         ])  # fmt: skip
     head = ["alignment", "fused", *others, "fused − best other", "the claim", "spread of fused",
             "of concatenation"]  # fmt: skip
-    return table(head, lines)
+    beside = [f"{kind} {number(trained[0]['kinds'][kind]['auc'], 4)}"
+              for kind in sorted(known - set(RIVALS))]  # fmt: skip
+    if not beside:
+        return table(head, lines)
+    return f"{table(head, lines)}\n\nUntrained, and outside the claim: {', '.join(beside)}."
 
 
 def _claim(fused: float | None, others: list[float | None]) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from feature_repo import schema
 from feature_repo.transforms import open_tables
 from ray_jobs import presets
 from ray_jobs.evaluation import ablations, fusion
@@ -104,6 +105,37 @@ def test_every_kind_and_their_concatenation_are_measured(
     assert fusion.measure(made, splits=1)["fused"]["auc"] is not None, "tasks of its own"
 
 
+def test_where_users_search_the_language_model_reads_it(
+    shop: Callable[..., dict[str, pa.Table]],
+) -> None:
+    """Of whoever will buy what is asked, the searches say so; those at the date or later, not."""
+    tables, users = shop(users=400), [f"h{n}" for n in range(400)]
+    one = bought_next(open_tables(tables), T, users)[0]
+    past = [(user, T - timedelta(days=9), "yes" if did else "no")
+            for user, did in zip(users, one.labels, strict=True) if user != "h0"]  # fmt: skip
+    later = [(user, T, "no") for user in users]
+    rows = [{"search_id": str(n), "user_id": user, "timestamp": at, "known_at": at, "text": text}
+            for n, (user, at, text) in enumerate(past + later)]  # fmt: skip
+    tables = {**tables, "searches": pa.Table.from_pylist(rows, schema=schema.SEARCHES)}
+
+    def lines(texts: list[str]) -> np.ndarray:
+        return np.array([[float(text == "yes"), float(text == "no")] for text in texts])
+
+    noise = np.random.default_rng(0).standard_normal((400, 4))
+    vectors = {"fused": noise, "behaviour": noise}
+    made: Any = SimpleNamespace(
+        manifest=SimpleNamespace(kinds=dict.fromkeys(vectors), as_of=T), users=users, tasks=[one],
+        con=open_tables(tables), vectors=vectors.get, lines=lines,
+        dataset=SimpleNamespace(source="complete-journey"),
+    )  # fmt: skip
+    told = fusion.kinds(made)[fusion.SEARCH_TEXT]
+    assert told[0].tolist() == [0, 0], "somebody who never searched"
+    assert told[1:, 0].tolist() == pytest.approx(one.labels[1:].astype(float).tolist())
+    found = fusion.measure(made, splits=1)
+    assert found[fusion.SEARCH_TEXT]["auc"] > 0.99 > 0.65 > found["fused"]["auc"]
+    assert fusion.SEARCH_TEXT not in fusion.RIVALS
+
+
 @pytest.mark.slow
 def test_rows_train_and_are_measured(
     tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
@@ -118,7 +150,8 @@ def test_rows_train_and_are_measured(
     for row in (Row(0), Row(2), Row(2, 0.07)):
         made = place.subject(row.of(preset), seed=0)
         found.append(fusion.measure(made, splits=1))
-        assert set(found[-1]) == {*made.manifest.kinds, "concatenation"} and len(found[-1]) == 5
+        assert set(found[-1]) == {*made.manifest.kinds, "concatenation", fusion.SEARCH_TEXT}
+        assert len(found[-1]) == 6
     spreads = [measured["fused"]["directions"] for measured in found]
     assert len(set(spreads)) == 3 and min(spreads) >= 1
     assert all(0 < row["auc"] < 1 for measured in found for row in measured.values())

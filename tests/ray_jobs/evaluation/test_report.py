@@ -79,7 +79,12 @@ def test_a_fusion_that_nothing_was_asked_of_has_no_lead() -> None:
              "concatenation": {"auc": 0.6, "directions": 3.0}}  # fmt: skip
     world = {**world, "rows": [{**row, "kinds": kinds}]}
     page = report.page({**HEAD, "fusion": {"preset": "laptop", "worlds": [world]}})
-    assert "| +0.0000 | holds | 2.0 | 3.0 |" in page
+    assert "| +0.0000 | holds | 2.0 | 3.0 |" in page and "outside the claim" not in page
+    kinds = {**kinds, "language model on search text": {"auc": 0.9, "directions": 5.0}}
+    world = {**world, "rows": [{**row, "kinds": kinds}]}
+    page = report.page({**HEAD, "fusion": {"preset": "laptop", "worlds": [world]}})
+    assert "| +0.0000 | holds | 2.0 | 3.0 |" in page, "another method is no part of the claim"
+    assert "outside the claim: language model on search text 0.9000." in page
 
 
 def test_the_papers_tables_have_a_cell_per_test_set() -> None:
