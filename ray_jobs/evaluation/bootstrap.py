@@ -41,6 +41,20 @@ class Resamples:
         pairs_R = times_RN[:, hit].sum(1) * upto_RN[:, -1]
         return np.where(pairs_R > 0, won_R / np.maximum(pairs_R, 1), np.nan)
 
+    def precision(self, scores: np.ndarray, labels: np.ndarray, users: Sequence[str]) -> np.ndarray:
+        """Precision@k in every resample, float64 [R], k being its positives; NaN without any.
+
+        Households with equal scores keep their order.
+        """
+        columns = np.array([self._position[user] for user in users], np.int64)
+        order = np.argsort(-scores, kind="stable")
+        times_RN = self._times_RN[:, columns[order]]
+        k_R = (times_RN * labels[order]).sum(1)
+        before_RN = np.cumsum(times_RN, axis=1) - times_RN
+        chosen_RN = np.clip(k_R[:, None] - before_RN, 0, times_RN)  # the last one perhaps in part
+        hits_R = (chosen_RN * labels[order]).sum(1, dtype=float)
+        return np.where(k_R > 0, hits_R / np.maximum(k_R, 1), np.nan)
+
     def mean(self, values: np.ndarray, users: Sequence[str]) -> np.ndarray:
         """Mean of one value per user in every resample, float64 [R]; NaN without any of them."""
         columns = np.array([self._position[user] for user in users], np.int64)

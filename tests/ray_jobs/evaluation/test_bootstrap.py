@@ -27,6 +27,18 @@ def test_it_equals_the_auc_of_the_resample_written_out(digits: int) -> None:
     assert found == pytest.approx(wanted)
 
 
+def test_it_equals_the_precision_of_the_resample_written_out() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=80), rng.random(80) < 0.3
+    resamples = Resamples(USERS, num=20, seed=3)
+    wanted = []
+    for times in resamples._times_RN:
+        rows = np.repeat(np.argsort(-scores), times.astype(int)[np.argsort(-scores)])
+        wanted.append(labels[rows[: labels[rows].sum()]].mean())
+    assert resamples.precision(scores, labels, USERS) == pytest.approx(wanted)
+    assert np.isnan(resamples.precision(scores, labels & False, USERS)).all()
+
+
 def test_a_household_is_drawn_alike_for_every_task_and_order() -> None:
     rng = np.random.default_rng(1)
     scores, labels = rng.normal(size=80), rng.random(80) < 0.5
