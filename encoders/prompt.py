@@ -66,6 +66,8 @@ class TuneConfig:
 
 PAPER = TuneConfig(method="tokens", geometry="cosine", anchor=0.0)
 """Eq. 16 and nothing else: unit vectors, no pull towards the sentence."""
+ANCHORED = TuneConfig(method="tokens")
+"""Eq. 16 on the sphere, where distances rank as the inner product does, near the sentence."""
 
 
 @dataclass(frozen=True)

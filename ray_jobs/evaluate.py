@@ -3,7 +3,7 @@
     python -m ray_jobs.evaluate --suite found --workspace DIR --out REPORT
     python -m ray_jobs.evaluate --suite one4all --workspace DIR --out REPORT
     python -m ray_jobs.evaluate … --only zero-shot,probes
-    python -m ray_jobs.evaluate … --full            what trains models of its own too: hours
+    python -m ray_jobs.evaluate … --full            what takes long too: models trained anew, hours
 
 Writes report.md, report.json and figures. The snapshot is judged on what happened from its
 ``as_of`` on, which its weights have not seen. A killed run goes on where it stopped; a report
@@ -23,7 +23,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from feature_repo import durable
 from ray_jobs.command import Job, console, main
-from ray_jobs.evaluation import report, sections, spread, trained
+from ray_jobs.evaluation import report, sections, spread
 from ray_jobs.evaluation.bench import Bench, Found
 from ray_jobs.evaluation.results import Results, plain
 from ray_jobs.evaluation.subject import Subject
@@ -47,9 +47,7 @@ class Suite:
 
 
 SUITES = {
-    "found": Suite(
-        Found, Bench, sections.SECTIONS, trained.PARTS, report.page, tuple(trained.PARTS)
-    ),
+    "found": Suite(Found, Bench, sections.SECTIONS, sections.PARTS, report.page, sections.LONG),
     "one4all": Suite(One4All, One4AllBench, one4all.SECTIONS, one4all.PARTS, one4all_report.page),
 }
 
@@ -60,8 +58,8 @@ class Evaluate(Job, Found, One4All):
     suite: Literal["found", "one4all"] = "found"
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for report.md, report.json and figures")
-    only: str = Field("", description="sections, by comma; default those that train nothing")
-    full: bool = Field(False, description="also what trains models of its own: hours")
+    only: str = Field("", description="sections, by comma; default those that take minutes")
+    full: bool = Field(False, description="also what takes long, mostly models of its own: hours")
     workers: int = Field(0, ge=0, description="0 trains in this process, N on N Ray Train workers")
 
     @field_validator("only")
@@ -100,12 +98,15 @@ def run(settings: Evaluate) -> dict[str, Any]:
     found = {**_measured_before(out, head), **head}
     whole = [name for name in settings.sections if name not in suite.parts]
     in_parts = [name for name in settings.sections if name in suite.parts]
-    for name in [*whole, *in_parts]:  # what takes hours last: the report has the others by then
-        if name in in_parts[:1]:
-            spread.measure(bench, suite.parts, in_parts)
-        console.print(f"[bold]{name}[/] …")
-        found.update(suite.sections[name](bench))
-        _write(found, out, suite.page)
+    minutes = [name for name in in_parts if name not in suite.long]
+    hours = [name for name in in_parts if name in suite.long]
+    for names in (whole, minutes, hours):  # hours last: the report has the others by then
+        if any(name in suite.parts for name in names):
+            spread.measure(bench, suite.parts, names)
+        for name in names:
+            console.print(f"[bold]{name}[/] …")
+            found.update(suite.sections[name](bench))
+            _write(found, out, suite.page)
     console.print(f"report: {out / 'report.md'}")
     return found
 

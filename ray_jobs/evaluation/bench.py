@@ -30,6 +30,9 @@ class Found(AtATime):
         3, ge=1, description="of unseen categories, planted worlds and the ablations' headline "
         "rows; others have one",
     )  # fmt: skip
+    draws: int = Field(
+        10, ge=1, description="of 5 + 5 seed users in each few-shot task; half as many of more"
+    )
     users: int = Field(planted.USERS, ge=100, description="of each planted world")
 
 

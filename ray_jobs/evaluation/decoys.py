@@ -20,12 +20,11 @@ import numpy as np
 from encoders.query import QueryEncoder
 from ray_jobs import metrics
 from ray_jobs.evaluation.bootstrap import Resamples, difference
-from ray_jobs.few_shot_methods import Demand, Seeds, methods, without_tokens
+from ray_jobs.evaluation.few_shot_methods import OURS, Demand, Seeds, methods
 
 NUM_SEEDS = 5  # of each sort
 DRAWS = 5
 ORACLE = "oracle"
-_OURS = "ours"
 FIGURES = ("auc", "precision", "holders", "apart")
 
 
@@ -43,7 +42,7 @@ def measure(
         share of the k best who hold the interest); ``apart``, the AUC of buyers against decoys
         alone; and ``ours minus this``, in AUC, with its 95 % interval over users.
     """
-    ways = without_tokens(methods(encoder, vectors_UD, steps=1))
+    ways = methods(encoder, vectors_UD)
     resamples = Resamples([str(row) for row in range(len(vectors_UD))])
     found: dict[str, list[tuple[float, ...]]] = {}
     aucs: dict[str, list[np.ndarray]] = {}
@@ -72,8 +71,8 @@ def measure(
         method: dict(zip(FIGURES, np.mean(each, 0).tolist(), strict=True))
         for method, each in found.items()
     }
-    for method in means.keys() - {_OURS} if _OURS in means else ():
-        gain = difference(np.mean(aucs[_OURS], 0), np.mean(aucs[method], 0))
+    for method in means.keys() - {OURS} if OURS in means else ():
+        gain = difference(np.mean(aucs[OURS], 0), np.mean(aucs[method], 0))
         means[method]["ours minus this"] = gain
     return means
 

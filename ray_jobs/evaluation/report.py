@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ray_jobs.evaluation import paper, trained_report
+from ray_jobs.evaluation import few_shot_report, paper, trained_report
 from ray_jobs.evaluation.markdown import number, quoted, table
 
 _LEGEND = (
@@ -188,5 +188,6 @@ def _cost(report: dict[str, Any]) -> str:
 
 _SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "zero_shot": _zero_shot, "probes": _probes, "figures": _figures, "cost": _cost,
-    "reliability": _reliability, "lookalikes": _lookalikes, **trained_report.RENDERED,
+    "reliability": _reliability, "lookalikes": _lookalikes, "few_shot": few_shot_report.section,
+    **trained_report.RENDERED,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from ray_jobs import visualise
 from ray_jobs.evaluation import (
     cost,
     demands,
+    few_shot_sections,
     lookalikes,
     outcomes,
     probe_table,
@@ -20,6 +21,7 @@ from ray_jobs.evaluation import (
 from ray_jobs.evaluation.bench import Bench
 from ray_jobs.evaluation.bootstrap import Resamples
 from ray_jobs.evaluation.methods import READ, methods
+from ray_jobs.evaluation.spread import Part
 
 
 def _zero_shot(bench: Bench) -> dict[str, Any]:
@@ -106,5 +108,13 @@ def _lookalikes(bench: Bench) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "zero-shot": _zero_shot, "probes": _probes, "map": _map, "cost": _cost,
-    "reliability": _reliability, "lookalikes": _lookalikes, **trained.SECTIONS,
+    "reliability": _reliability, "lookalikes": _lookalikes,
+    "few-shot": few_shot_sections.of_few_shot, **trained.SECTIONS,
+    "prompt-tokens": few_shot_sections.of_prompt_tokens,
 }  # fmt: skip
+PARTS: dict[str, Callable[[Bench], dict[str, Part]]] = {
+    "few-shot": few_shot_sections.few_shot_parts, **trained.PARTS,
+    "prompt-tokens": few_shot_sections.token_parts,
+}  # fmt: skip
+LONG = (*trained.PARTS, "prompt-tokens")
+"""Measured only if asked for: each takes a quarter of an hour or more."""

@@ -10,7 +10,7 @@ import pytest
 
 from encoders.rewriting import as_it_stands
 from ray_jobs.evaluation import decoys
-from ray_jobs.few_shot_methods import Demand, Seeds
+from ray_jobs.evaluation.few_shot_methods import Demand, Seeds
 
 TOPICS = ("hiking", "baking", "chess")
 USERS = 600
@@ -52,7 +52,7 @@ def test_seeds_are_buyers_of_the_one_and_holders_of_the_other_alone(
             row[seeds.positives], row[seeds.negatives] = 1, -1
         return scores
 
-    ways = {"both": both, "ours": told, "remembers": remembers, "prompt tokens, eq. 16": None}
+    ways = {"both": both, "ours": told, "remembers": remembers}
     monkeypatch.setattr(decoys, "methods", lambda *_, **__: ways)
     encoder: Any = SimpleNamespace(read=as_it_stands)
     found = decoys.measure(encoder, held, held, bought, TOPICS)

@@ -16,10 +16,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from encoders.prompt import PAPER, TuneConfig, tune_many
+from encoders.prompt import ANCHORED, PAPER, TuneConfig, tune_many
 from encoders.query import QueryEncoder
 from encoders.rewriting import Reading
 
+SENTENCE, OURS = "sentence", "ours"
+QUICK = (SENTENCE, OURS, "U-MLP", "logistic regression", "nearest centroid")
+BY_TOKENS = ("prompt tokens, anchored", "prompt tokens, eq. 16")
 _MLP_STEPS = 50
 
 
@@ -52,34 +55,25 @@ class Demand:
 Method = Callable[[Demand, np.ndarray, list[Seeds]], np.ndarray]  # [N, D], K draws → [K, N]
 
 
-def methods(encoder: QueryEncoder, population_UD: np.ndarray, *, steps: int) -> dict[str, Method]:
-    """All methods by name; the first is the zero-shot demand as it is read, the second ours.
-
-    Args:
-        steps: of both prompt tunings by tokens.
-    """
+def methods(encoder: QueryEncoder, population_UD: np.ndarray) -> dict[str, Method]:
+    """What takes a fraction of a second for each draw, by name, as in :data:`QUICK`."""
 
     def sentence(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
         scores = users_ND @ encoder.mixed(demand.reading)
         return np.tile(scores, (len(draws), 1))
 
-    def tuned(config: TuneConfig) -> Method:
-        def score(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
-            positives = np.stack([users_ND[d.positives] for d in draws])
-            negatives = np.stack([users_ND[d.negatives] for d in draws])
-            starts = [encoder.mixed(encoder.settled(demand.reading, yes, no))
-                      for yes, no in zip(positives, negatives, strict=True)]  # fmt: skip
-            prompts = tune_many(
-                encoder.model, [demand.text] * len(draws), positives, negatives, population_UD,
-                config, starts_BD=np.stack(starts),
-            )  # fmt: skip
-            return np.stack([p.query_D for p in prompts]) @ users_ND.T
+    def ours(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+        positives, negatives = _vectors(users_ND, draws)
+        starts = [encoder.mixed(encoder.settled(demand.reading, yes, no))
+                  for yes, no in zip(positives, negatives, strict=True)]  # fmt: skip
+        prompts = tune_many(
+            encoder.model, [demand.text] * len(draws), positives, negatives, population_UD,
+            starts_BD=np.stack(starts),
+        )  # fmt: skip
+        return np.stack([p.query_D for p in prompts]) @ users_ND.T
 
-        return score
-
-    scale = population_UD - population_UD.mean(0)
-    spread = float(scale.std()) or 1.0
     mean = population_UD.mean(0)
+    spread = float((population_UD - mean).std()) or 1.0
 
     def apart(fit: Callable[[np.ndarray, Seeds], np.ndarray]) -> Method:
         def score(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
@@ -88,22 +82,34 @@ def methods(encoder: QueryEncoder, population_UD: np.ndarray, *, steps: int) -> 
 
         return score
 
-    return {
-        "sentence": sentence,
-        "ours": tuned(TuneConfig()),
-        "prompt tokens, anchored": tuned(TuneConfig(method="tokens", steps=steps)),
-        "prompt tokens, eq. 16": tuned(
-            TuneConfig(**{**PAPER.__dict__, "steps": steps})  # the paper's but for its length
-        ),
-        "U-MLP": apart(u_mlp),
-        "logistic regression": apart(logistic),
-        "nearest centroid": apart(centroid),
-    }
+    ways = (sentence, ours, apart(u_mlp), apart(logistic), apart(centroid))
+    return dict(zip(QUICK, ways, strict=True))
 
 
-def without_tokens(ways: dict[str, Method]) -> dict[str, Method]:
-    """Those that take no training of prompt tokens, which costs seconds a draw."""
-    return {name: way for name, way in ways.items() if not name.startswith("prompt tokens")}
+def token_methods(encoder: QueryEncoder, population_UD: np.ndarray) -> dict[str, Method]:
+    """Prompt tokens before the sentence, by name, as in :data:`BY_TOKENS`: seconds for each draw.
+
+    The first keeps the query near the sentence's and ranks as an inner product does; the second is
+    the paper's eq. 16 and nothing else (``encoders.prompt``).
+    """
+
+    def tuned(config: TuneConfig) -> Method:
+        def score(demand: Demand, users_ND: np.ndarray, draws: list[Seeds]) -> np.ndarray:
+            prompts = tune_many(
+                encoder.model, [demand.text] * len(draws), *_vectors(users_ND, draws),
+                population_UD, config,
+            )  # fmt: skip
+            return np.stack([p.query_D for p in prompts]) @ users_ND.T
+
+        return score
+
+    return dict(zip(BY_TOKENS, map(tuned, (ANCHORED, PAPER)), strict=True))
+
+
+def _vectors(users_ND: np.ndarray, draws: list[Seeds]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the positive and of the negative seeds, [K, P, D] and [K, N, D]."""
+    positives = np.stack([users_ND[d.positives] for d in draws])
+    return positives, np.stack([users_ND[d.negatives] for d in draws])
 
 
 def u_mlp(users_ND: np.ndarray, seeds: Seeds) -> np.ndarray:
