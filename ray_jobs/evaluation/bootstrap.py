@@ -48,11 +48,12 @@ class Resamples:
         """
         columns = np.array([self._position[user] for user in users], np.int64)
         order = np.argsort(-scores, kind="stable")
+        hit = labels[order].astype(bool)
         times_RN = self._times_RN[:, columns[order]]
-        k_R = (times_RN * labels[order]).sum(1)
-        before_RN = np.cumsum(times_RN, axis=1) - times_RN
-        chosen_RN = np.clip(k_R[:, None] - before_RN, 0, times_RN)  # the last one perhaps in part
-        hits_R = (chosen_RN * labels[order]).sum(1, dtype=float)
+        times_RP, upto_RP = times_RN[:, hit], np.cumsum(times_RN, axis=1)[:, hit]
+        k_R = times_RP.sum(1)
+        room_RP = k_R[:, None] - (upto_RP - times_RP)
+        hits_R = np.clip(room_RP, 0, times_RP).sum(1, dtype=float)  # the last one perhaps in part
         return np.where(k_R > 0, hits_R / np.maximum(k_R, 1), np.nan)
 
     def mean(self, values: np.ndarray, users: Sequence[str]) -> np.ndarray:

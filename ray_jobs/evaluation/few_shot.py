@@ -144,7 +144,7 @@ def measure(ground: Ground, trial: Trial, method: str, draws: int) -> dict[str, 
             each.append(zero_shot.figures(scores, labels, rate))
             resampled.append(_resampled(ground.resamples, scores, labels, task.users[left]))
         means = {name: metrics.mean(one[name] for one in each) for name in zero_shot.FIGURES}
-        rows.append({"wording": trial.wording, "group": task.group, "task": task.name, **means})
+        rows.append({"group": task.group, "task": task.name, **means})
         mean_R = {name: np.mean([one[name] for one in resampled], 0) for name in COMPARED}
         for group in (task.group, _ALL):
             drawn.setdefault(group, []).append(mean_R)
@@ -202,18 +202,17 @@ def draw(
     return Seeds(positives, rng.choice(others, num, replace=False))
 
 
-def summary(
-    trial: Trial, measured: Mapping[str, dict[str, Any]], ours: dict[str, Any]
-) -> dict[str, Any]:
+def summary(measured: Mapping[str, dict[str, Any]], ours: dict[str, Any]) -> dict[str, Any]:
     """Method → its means per group, and what ours is ahead by: figures and 95 % intervals."""
-    found = {}
-    for name, cells in zero_shot.table(dict(measured), trial.wording).items():
+    found: dict[str, Any] = {}
+    for name, one in measured.items():
+        groups = {group: _rows(one, group) for group in one["resampled"] if group != _ALL}
         found[name] = {
-            group: {"tasks": cell["tasks"], **{figure: cell[figure] for figure in SHOWN}}
-            for group, cell in cells.items()
+            group: {"tasks": len(rows), **{figure: _mean(rows, figure) for figure in SHOWN}}
+            for group, rows in groups.items()
         }
-        if name != OURS:
-            found[name]["ours minus this"] = against(ours, measured[name])
+        if groups and name != OURS:
+            found[name]["ours minus this"] = against(ours, one)
     return found
 
 
@@ -227,7 +226,7 @@ def against(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
         group: {
             name: {
                 **difference(ours["resampled"][group][name], theirs["resampled"][group][name]),
-                "mean": _mean(ours, group, name) - _mean(theirs, group, name),
+                "mean": _mean(_rows(ours, group), name) - _mean(_rows(theirs, group), name),
             }
             for name in COMPARED
         }
@@ -235,6 +234,10 @@ def against(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mean(measured: dict[str, Any], group: str, name: str) -> float:
-    rows = (row for row in measured["rows"] if group in (row["group"], _ALL))
-    return metrics.mean(float("nan") if row[name] is None else row[name] for row in rows)
+def _rows(measured: dict[str, Any], group: str) -> list[dict[str, Any]]:
+    return [row for row in measured["rows"] if group in (row["group"], _ALL)]
+
+
+def _mean(rows: Sequence[dict[str, Any]], figure: str) -> float:
+    """Results come back from disk, where None stands for what has no value."""
+    return metrics.mean(float("nan") if row[figure] is None else row[figure] for row in rows)

@@ -40,7 +40,8 @@ def section(report: dict[str, Any]) -> str:
                   _curve([one[wording, count, False] for count in COUNTS])]  # fmt: skip
     parts += [
         "### Where the queries stand (Figure 3)",
-        f"Users of “{report['few_shot']['map']}”, {FEW} seeds of each sort, the negatives hard.",
+        f"Users of “{report['few_shot']['map']}”, {FEW} seeds of each sort, the negatives hard. "
+        "Stars that lie on one another are queries that hardly differ.",
         "![Users, hard negatives and queries on a plane](few_shot.png)",
     ]
     return "\n\n".join(parts)

@@ -7,7 +7,7 @@ takes most of a second a draw, so it is a section apart: the same seeds, shown i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ray_jobs import visualise
 from ray_jobs.evaluation import demands, zero_shot
 from ray_jobs.evaluation.bench import Bench
 from ray_jobs.evaluation.few_shot import FEW, Ground, Trial, draw, measure, summary, trials
-from ray_jobs.evaluation.few_shot_methods import BY_TOKENS, OURS, QUICK
+from ray_jobs.evaluation.few_shot_methods import BY_TOKENS, OURS, QUICK, SENTENCE
 from ray_jobs.evaluation.spread import Part
 
 FIGURE = "few_shot.png"
@@ -68,7 +68,7 @@ class _Study:
 
     def parts(self, names: Sequence[str]) -> dict[str, Part]:
         """What measures each of these methods on each trial."""
-        return {f"{trial.name} {name}": self._part(trial, name)
+        return {f"{_heard(trial, name).name} {name}": self._part(trial, name)
                 for trial in self.trials for name in names}  # fmt: skip
 
     def tables(self, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ class _Study:
                 "wording": trial.wording, "seeds": trial.seeds, "hard": trial.hard,
                 "draws": self._draws(trial),
                 "methods": summary(
-                    trial, {name: self._part(trial, name)() for name in names},
+                    {name: self._part(trial, name)() for name in names},
                     self._part(trial, OURS)(),
                 ),
             }
@@ -96,7 +96,7 @@ class _Study:
         return sentence if path.exists() else work()
 
     def _part(self, trial: Trial, name: str) -> Part:
-        draws = self._draws(trial)
+        trial, draws = _heard(trial, name), self._draws(trial)
         return lambda: self.bench.results.of(
             f"{trial.name} {name}", [demands.digest(self.bench.written), draws],
             lambda: measure(self.ground, trial, name, draws),
@@ -104,6 +104,12 @@ class _Study:
 
     def _draws(self, trial: Trial) -> int:
         return trial.num_draws(self.bench.settings.draws)
+
+
+def _heard(trial: Trial, name: str) -> Trial:
+    """Who reads no sentence says the same in any words, unless they choose the negatives."""
+    reads = name in (SENTENCE, OURS, *BY_TOKENS)
+    return trial if reads or trial.hard else replace(trial, wording=demands.WORDINGS[0])
 
 
 def seed_map(ground: Ground, path: Path) -> str:

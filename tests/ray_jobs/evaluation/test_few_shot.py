@@ -163,6 +163,11 @@ def test_draws_take_the_wordings_in_turn(ground: Ground) -> None:
     assert measure(nobody_wrote, Trial("paraphrase", 5), "listens", 3)["rows"] == []
 
 
+def test_a_trial_that_no_task_bears_has_nothing_to_show(ground: Ground) -> None:
+    nothing = measure(with_methods(ground), Trial("name", N), SENTENCE, 1)
+    assert summary({SENTENCE: nothing}, nothing) == {SENTENCE: {}}
+
+
 def test_the_threshold_is_the_earlier_rate(ground: Ground) -> None:
     (row, _) = measure(with_methods(ground), BY_NAME, SENTENCE, 2)["rows"]
     left, positives = N - 10, ground.tasks[0].labels.sum() - 5
@@ -183,7 +188,7 @@ def both(x: Any) -> Any:
 def told(ground: Ground, ours: Any) -> dict[str, Any]:
     ground = with_methods(ground, ours=ours)
     measured = {name: measure(ground, BY_NAME, name, 3) for name in (SENTENCE, OURS)}
-    return summary(BY_NAME, measured, measured[OURS])
+    return summary(measured, measured[OURS])
 
 
 def test_a_better_method_wins_and_an_equal_one_does_not(ground: Ground) -> None:
@@ -240,5 +245,5 @@ def test_a_figure_nobody_could_measure_is_a_gap(ground: Ground) -> None:
     measured = measure(with_methods(replace(ground, rates={})), BY_NAME, SENTENCE, 1)
     for row in measured["rows"]:
         row["accuracy"] = None
-    assert np.isnan(summary(BY_NAME, {SENTENCE: measured}, measured)[SENTENCE]["A"]["accuracy"])
+    assert np.isnan(summary({SENTENCE: measured}, measured)[SENTENCE]["A"]["accuracy"])
     assert few_shot.FEW == 5

@@ -20,11 +20,12 @@ from encoders.text import TextConfig
 from ray_jobs import evaluate, metrics
 from ray_jobs.evaluate import Evaluate
 from ray_jobs.evaluation import few_shot_sections, paper, sections
+from ray_jobs.evaluation.demands import WORDINGS, read
 from ray_jobs.evaluation.few_shot import draw
 from ray_jobs.evaluation.few_shot_methods import BY_TOKENS, QUICK
 from ray_jobs.evaluation.subject import EARLIER
 from ray_jobs.evaluation.zero_shot import base_rates
-from ray_jobs.protocol import Protocol, Task
+from ray_jobs.protocol import CATEGORIES, Protocol, Task
 
 USERS, D = 120, 6
 
@@ -148,6 +149,21 @@ def test_seed_users_belong_to_the_one_command_and_prompt_tokens_take_longer(
     parts = cloudpickle.loads(cloudpickle.dumps(sections.PARTS))
     assert set(parts) <= set(sections.SECTIONS)
     assert set(parts) - {"few-shot"} == set(sections.LONG)
+
+
+def test_who_reads_no_sentence_is_measured_once_for_both_wordings(
+    tmp_path: Path, subject: Any
+) -> None:
+    found = evaluate.run(settings(tmp_path, only="few-shot"))["few_shot"]["trials"]
+    told = {(t["wording"], t["seeds"], t["hard"]): t["methods"] for t in found}
+    measured = {path.name.rpartition("-")[0] for path in (tmp_path / "out" / "results").iterdir()}
+    for name in QUICK:
+        one, other = (told[wording, 10, False][name]["A"] for wording in WORDINGS)
+        reads = name in ("sentence", "ours")
+        assert (f"few-shot-paraphrase-10-{name.replace(' ', '-')}" in measured) == reads
+        assert f"few-shot-paraphrase-5-hard-{name.replace(' ', '-')}" in measured
+        assert reads or one == other
+    assert set(CATEGORIES) <= set(read("complete-journey")), "the same tasks in both wordings"
 
 
 def test_the_map_names_everybody_in_full() -> None:
