@@ -18,7 +18,7 @@ joint space, B prompts tuned at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,13 +34,14 @@ from encoders.posterior import Population, posterior_query
 from encoders.text import TextTower
 
 Floats = npt.NDArray[np.floating]
+Method = Literal["posterior", "tokens"]
 
 
 @dataclass(frozen=True)
 class TuneConfig:
     """How seeds move a query."""
 
-    method: Literal["posterior", "tokens"] = "posterior"
+    method: Method = "posterior"
     # posterior
     belief: float = 1.0
     power: float = 0.0
@@ -89,6 +90,7 @@ def tune(
     config: TuneConfig | None = None,
     *,
     start_D: Floats | None = None,
+    each_step: Callable[[], None] | None = None,
 ) -> Prompt:
     """Sharpen ``text`` by seed users' vectors. The same input gives the same prompt.
 
@@ -96,6 +98,7 @@ def tune(
         population_UD: the vectors that will be ranked; their moments set the scale.
         start_D: the query to start from, where the text was read as something else; default the
             text's own. The paper's tokens stand before the text itself, and do not take it.
+        each_step: called before each step of learning tokens; what it raises ends it.
 
     Raises:
         ValueError: no positive or no negative seed, or vectors of another width.
@@ -103,8 +106,9 @@ def tune(
     positives, negatives = np.asarray(positives_PD)[None], np.asarray(negatives_ND)[None]
     starts_BD = None if start_D is None else np.asarray(start_D)[None]
     return tune_many(
-        model, [text], positives, negatives, population_UD, config, starts_BD=starts_BD
-    )[0]
+        model, [text], positives, negatives, population_UD, config, starts_BD=starts_BD,
+        each_step=each_step,
+    )[0]  # fmt: skip
 
 
 def tune_many(
@@ -116,6 +120,7 @@ def tune_many(
     config: TuneConfig | None = None,
     *,
     starts_BD: Floats | None = None,
+    each_step: Callable[[], None] | None = None,
 ) -> list[Prompt]:
     """:func:`tune` for several sentences at once, each with as many seeds; for studies."""
     config = config or TuneConfig()
@@ -126,7 +131,10 @@ def tune_many(
                 f"got the shape {list(seeds.shape[1:])}"
             )
     if config.method == "tokens":
-        return _tune_tokens(model, texts, positives_BPD, negatives_BND, population_UD, config)
+        return _tune_tokens(
+            model, texts, positives_BPD, negatives_BND, population_UD, config,
+            each_step or _nothing,
+        )  # fmt: skip
     population = Population.of(population_UD, power=config.power)
     no_tokens = np.zeros((0, model.text.embedding_width), np.float32)
     prompts = []
@@ -137,13 +145,6 @@ def tune_many(
         query = posterior_query(zero_shot, positives, negatives, population, belief=config.belief)
         prompts.append(Prompt(text, no_tokens, query, config))
     return prompts
-
-
-def query_of(model: FoundModel, text: str, tokens_TE: npt.NDArray[np.float32]) -> Tensor:
-    """The query of a sentence behind prompt tokens. [D]"""
-    with torch.no_grad():
-        tokens = torch.from_numpy(np.ascontiguousarray(tokens_TE))[None]
-        return _Prefixed(model, [text])(tokens)[0]
 
 
 class _Prefixed:
@@ -174,6 +175,7 @@ def _tune_tokens(
     negatives_BND: Floats,
     population_UD: Floats,
     config: TuneConfig,
+    each_step: Callable[[], None],
 ) -> list[Prompt]:
     place = _unit if config.geometry == "cosine" else _Sphere(population_UD)
     positives, negatives = place(positives_BPD), place(negatives_BND)
@@ -182,6 +184,7 @@ def _tune_tokens(
     tokens_BTE = _first_tokens(model.text, config).repeat(len(texts), 1, 1).requires_grad_()
     optimiser = torch.optim.Adam([tokens_BTE], lr=config.learning_rate)
     for _ in range(config.steps):
+        each_step()
         query_BD = prefixed(tokens_BTE)
         hard = _hardest(query_BD, negatives, config.hardest)
         pairs = positives.shape[1] * hard.shape[1]
@@ -197,6 +200,10 @@ def _tune_tokens(
         Prompt(text, tokens.numpy(), query.numpy(), config)
         for text, tokens, query in zip(texts, tokens_BTE.detach(), query_BD, strict=True)
     ]
+
+
+def _nothing() -> None:
+    """At each step, where nobody wants to know."""
 
 
 def _first_tokens(tower: TextTower, config: TuneConfig) -> Tensor:

@@ -16,7 +16,7 @@ from encoders.catalogue import Subject
 from encoders.checkpoint import CheckpointInfo
 from encoders.grounding import CatalogueRewriter
 from encoders.posterior import reading_posterior
-from encoders.prompt import Floats, Prompt, tune
+from encoders.prompt import PAPER, Floats, Method, Prompt, tune
 from encoders.rewriting import Reading, Rewriter, as_it_stands
 
 _REMEMBERED = 4_096
@@ -102,11 +102,21 @@ class QueryEncoder:
         return np.asarray(np.array(shares, np.float32) @ self.encode(sentences))
 
     def tune(
-        self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats
-    ) -> Prompt:
-        """A demand, as it is read, sharpened by seed users' vectors (FOUND 4.4.2)."""
+        self, text: str, positives_PD: Floats, negatives_ND: Floats, population_UD: Floats, *,
+        method: Method = "posterior", each_step: Callable[[], None] | None = None,
+    ) -> Prompt:  # fmt: skip
+        """A demand sharpened by seed users' vectors (FOUND 4.4.2).
+
+        Args:
+            method: ``posterior`` starts from the demand as it is read; ``tokens`` learns them
+                before the demand as it stands, as the paper does.
+            each_step: called before each step of learning; what it raises ends it.
+        """
+        given = self.model, text, positives_PD, negatives_ND, population_UD
+        if method == "tokens":
+            return tune(*given, PAPER, each_step=each_step)
         start_D = self.mixed(self.settled(self.read(text), positives_PD, negatives_ND))
-        return tune(self.model, text, positives_PD, negatives_ND, population_UD, start_D=start_D)
+        return tune(*given, start_D=start_D)
 
     def settled(self, reading: Reading, positives_PD: Floats, negatives_ND: Floats) -> Reading:
         """A reading whose shares lean to the sentences that tell seed users apart."""

@@ -13,7 +13,7 @@ import torch
 
 from encoders import losses
 from encoders.alignment import FoundModel
-from encoders.prompt import PAPER, Prompt, TuneConfig, query_of, tune, tune_many
+from encoders.prompt import PAPER, Prompt, TuneConfig, _Prefixed, tune, tune_many
 
 TEXT = "will buy tea in the next four weeks"
 TOKENS = TuneConfig(method="tokens", steps=25, num_tokens=3, learning_rate=0.05, anchor=0.01)
@@ -102,12 +102,18 @@ def test_seeds_are_told_apart_better_than_by_the_sentence(
         assert np.linalg.norm(prompt.query_D) == pytest.approx(1.0, abs=1e-4)
 
 
+def said(model: FoundModel, text: str, tokens_TE: np.ndarray) -> np.ndarray:
+    """The query of a sentence behind tokens."""
+    with torch.no_grad():
+        return _Prefixed(model, [text])(torch.from_numpy(tokens_TE)[None])[0].numpy()
+
+
 def test_the_query_is_what_the_tokens_say(model: FoundModel, users: np.ndarray) -> None:
     prompt = tune(model, TEXT, *seeds(users), users, TOKENS)
     assert prompt.tokens_TE.shape == (3, 16)
-    again = query_of(model, TEXT, prompt.tokens_TE).numpy()
+    again = said(model, TEXT, prompt.tokens_TE)
     np.testing.assert_allclose(again, prompt.query_D, atol=1e-6)
-    other = query_of(model, "cheese", prompt.tokens_TE).numpy()
+    other = said(model, "cheese", prompt.tokens_TE)
     assert np.abs(other - prompt.query_D).max() > 1e-3
 
 
@@ -176,6 +182,22 @@ def test_only_the_hardest_negatives_count(model: FoundModel, users: np.ndarray) 
 
 
 # --- mistakes, and speed
+
+
+def test_learning_can_be_stopped_at_a_step(model: FoundModel, users: np.ndarray) -> None:
+    steps: list[int] = []
+
+    def stop() -> None:
+        steps.append(1)
+        if len(steps) == 3:
+            raise TimeoutError
+
+    tune(model, TEXT, *seeds(users), users, each_step=stop)
+    assert not steps, "the posterior learns nothing"
+    tune(model, TEXT, *seeds(users), users, replace(TOKENS, steps=2), each_step=stop)
+    with pytest.raises(TimeoutError):
+        tune(model, TEXT, *seeds(users), users, TOKENS, each_step=stop)
+    assert len(steps) == 3
 
 
 def test_mistakes_are_named(model: FoundModel, users: np.ndarray) -> None:
