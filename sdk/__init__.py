@@ -62,6 +62,7 @@ from sdk.types import (
     Prompt,
     SnapshotInfo,
     SnapshotsResponse,
+    TuneMethod,
 )
 
 __all__ = [
@@ -157,10 +158,18 @@ def target(
 
 
 def tune(
-    text: str, positives: Iterable[str], negatives: Iterable[str], *, kind: str = DEFAULT_KIND
+    text: str,
+    positives: Iterable[str],
+    negatives: Iterable[str],
+    *,
+    kind: str = DEFAULT_KIND,
+    method: TuneMethod = "posterior",
 ) -> Prompt:
-    """Sharpen a sentence with users who are meant and users who are not; five of each do."""
-    return _client().tune(text, positives, negatives, kind=kind)
+    """Sharpen a sentence with users who are meant and users who are not; five of each do.
+
+    Method ``"tokens"`` is FOUND's own, prompt tokens before the sentence; it takes seconds.
+    """
+    return _client().tune(text, positives, negatives, kind=kind, method=method)
 
 
 def lookalike(

@@ -42,6 +42,7 @@ from sdk.types import (
     SnapshotsResponse,
     TargetRequest,
     TargetResponse,
+    TuneMethod,
     field_errors,
 )
 
@@ -139,7 +140,12 @@ def embeddings(ids: Iterable[str], *, kind: str) -> Call[Embeddings]:
 
 
 def tune(
-    text: str, positives: Iterable[str], negatives: Iterable[str], *, kind: str
+    text: str,
+    positives: Iterable[str],
+    negatives: Iterable[str],
+    *,
+    kind: str,
+    method: TuneMethod = "posterior",
 ) -> Call[Prompt]:
     """Sharpen a sentence with seed users."""
     request = valid(
@@ -148,6 +154,7 @@ def tune(
         positives=listed("positives", positives),
         negatives=listed("negatives", negatives),
         kind=kind,
+        method=method,
     )
     # Not repeatable: each time makes another prompt.
     return Call("POST", "/v1/prompts", reader(Prompt), body=request)

@@ -42,7 +42,7 @@ from sdk.cli_options import (
 from sdk.client import Client
 from sdk.errors import InvalidRequest, NotFound, OpenFoundError, TooLarge, UsageError
 from sdk.settings import DEFAULT_TIMEOUT, installed_version
-from sdk.types import DEFAULT_KIND, Activation, Prompt, SnapshotsResponse
+from sdk.types import DEFAULT_KIND, Activation, Prompt, SnapshotsResponse, TuneMethod
 
 USER_INPUT: Final = (UsageError, InvalidRequest, NotFound, TooLarge)
 
@@ -174,6 +174,10 @@ def tune(
         Path, typer.Option("--positives", help="File with one id per line of users who are meant.")
     ],
     negatives: Annotated[Path, typer.Option("--negatives", help="The same for users who are not.")],
+    method: Annotated[
+        TuneMethod,
+        typer.Option("--method", help="posterior, or tokens before the sentence: seconds."),
+    ] = "posterior",
     kind: Kind = DEFAULT_KIND,
     json: Json = False,
     url: Url = None,
@@ -181,7 +185,9 @@ def tune(
 ) -> None:
     """Sharpen a sentence with a few seed users; prints the prompt's id."""
     yes, no = ids_of(positives, "--positives"), ids_of(negatives, "--negatives")
-    made: Prompt = ask(url, timeout, lambda client: client.tune(text, yes, no, kind=kind))
+    made: Prompt = ask(
+        url, timeout, lambda client: client.tune(text, yes, no, kind=kind, method=method)
+    )
     if json:
         display.print_json(made.model_dump(mode="json"))
     else:

@@ -27,7 +27,14 @@ from sdk.client_why import AsyncWhyMethods, WhyMethods
 from sdk.errors import RateLimited, Unavailable
 from sdk.selection import Choosing
 from sdk.settings import Settings, http_options, proxy_for
-from sdk.types import DEFAULT_KIND, Activation, Health, Prompt, SnapshotsResponse
+from sdk.types import (
+    DEFAULT_KIND,
+    Activation,
+    Health,
+    Prompt,
+    SnapshotsResponse,
+    TuneMethod,
+)
 
 LONGEST_WAIT: Final = 30.0
 """Seconds; told to wait longer than this, a client raises instead of sleeping."""
@@ -100,9 +107,13 @@ class Client(AudienceMethods, AccessMethods, WhyMethods):
         negatives: Iterable[str],
         *,
         kind: str = DEFAULT_KIND,
+        method: TuneMethod = "posterior",
     ) -> Prompt:
-        """Sharpen a sentence with users who are meant and users who are not; five of each do."""
-        return self._send(calls.tune(text, positives, negatives, kind=kind))
+        """Sharpen a sentence with users who are meant and users who are not; five of each do.
+
+        Method ``"tokens"`` is FOUND's own, prompt tokens before the sentence; it takes seconds.
+        """
+        return self._send(calls.tune(text, positives, negatives, kind=kind, method=method))
 
     def embeddings(self, ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:
         """Stored embeddings of up to 10,000 users; unknown ones are listed as missing."""
@@ -218,9 +229,13 @@ class AsyncClient(AsyncAudienceMethods, AsyncAccessMethods, AsyncWhyMethods):
         negatives: Iterable[str],
         *,
         kind: str = DEFAULT_KIND,
+        method: TuneMethod = "posterior",
     ) -> Prompt:
-        """Sharpen a sentence with users who are meant and users who are not; five of each do."""
-        return await self._send(calls.tune(text, positives, negatives, kind=kind))
+        """Sharpen a sentence with users who are meant and users who are not; five of each do.
+
+        Method ``"tokens"`` is FOUND's own, prompt tokens before the sentence; it takes seconds.
+        """
+        return await self._send(calls.tune(text, positives, negatives, kind=kind, method=method))
 
     async def embeddings(self, ids: Iterable[str], *, kind: str = DEFAULT_KIND) -> Embeddings:
         """Stored embeddings of up to 10,000 users; unknown ones are listed as missing."""

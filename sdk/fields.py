@@ -7,7 +7,7 @@ ignore them, so that an older client can talk to a newer server.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -44,6 +44,8 @@ PromptId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Seeds = Annotated[
     list[UserId], AfterValidator(once_each), Field(min_length=MIN_SEEDS, max_length=MAX_SEEDS)
 ]
+TuneMethod = Literal["posterior", "tokens"]
+"""How seed users sharpen a sentence: in closed form, or by learnt tokens before it (FOUND's)."""
 
 
 class WireRequest(BaseModel):

@@ -28,6 +28,7 @@ from sdk.fields import (
     Kind,
     Seeds,
     Text,
+    TuneMethod,
     UserId,
     UtcTime,
     WireAnswer,
@@ -60,6 +61,7 @@ __all__ = [
     "TargetMeta",
     "TargetRequest",
     "TargetResponse",
+    "TuneMethod",
     "UserEmbedding",
     "field_errors",
 ]
@@ -139,6 +141,11 @@ class PromptRequest(WireRequest):
         default=DEFAULT_KIND,
         description="Which embedding the prompt will search.",
     )
+    method: TuneMethod = Field(
+        default="posterior",
+        description="How: `posterior` settles what the sentence means, at once. `tokens` learns "
+        "tokens before the sentence as it stands (FOUND, eq. 16): seconds, one at a time.",
+    )
 
     @model_validator(mode="after")
     def _no_user_twice(self) -> Self:
@@ -159,6 +166,7 @@ class Prompt(WireAnswer):
     positives: int = Field(ge=0, description="How many positive seed users it was tuned with.")
     negatives: int = Field(ge=0, description="How many negative ones.")
     created_at: UtcTime = Field(description="When it was tuned.")
+    method: str = Field(default="posterior", description="How it was tuned.")
 
 
 class SnapshotInfo(WireAnswer):

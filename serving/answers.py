@@ -22,7 +22,7 @@ _ERRORS: Final = {
     429: "Too many requests; `Retry-After` says when to come back.",
     500: "A fault of the service.",
     502: "The webhook did not take what was sent.",
-    503: "No live snapshot; or, with `Retry-After`, too much load.",
+    503: "No live snapshot; not done in time; or, with `Retry-After`, too much load.",
 }
 
 

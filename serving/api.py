@@ -108,7 +108,8 @@ def embeddings(request: Request, asked: EmbeddingsRequest, targeting: Asked) -> 
 def tune(request: Request, asked: PromptRequest, targeting: Asked, who: Who) -> Prompt:
     """Sharpen a sentence with a few seed users. The prompt is kept, for as long as its space."""
     made = targeting.tune(asked)
-    _note(request, who, "prompt", prompt=made.prompt, text=_short(made.text), kind=made.kind)
+    about = {"kind": made.kind, "method": made.method}
+    _note(request, who, "prompt", prompt=made.prompt, text=_short(made.text), **about)
     return made
 
 

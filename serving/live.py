@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from encoders.checkpoint import CheckpointError, fingerprint
-from encoders.prompt import Prompt
+from encoders.prompt import Method, Prompt
 from encoders.query import Query, QueryEncoder
 from encoders.text import WeightsMissing
 from feature_repo.errors import (
@@ -63,8 +63,9 @@ class Encoder(Protocol):
     def understand(self, text: str, /, *, rewrite: bool) -> Query: ...
 
     def tune(
-        self, text: str, positives: _Vectors, negatives: _Vectors, population: _Vectors, /
-    ) -> Prompt: ...
+        self, text: str, positives: _Vectors, negatives: _Vectors, population: _Vectors, /, *,
+        method: Method = "posterior", each_step: Callable[[], None] | None = None,
+    ) -> Prompt: ...  # fmt: skip
 
 
 class Features(Protocol):

@@ -33,6 +33,7 @@ from feature_repo.errors import (
 )
 from sdk.types import PROBLEM_JSON, FieldError, Problem, field_errors
 from serving.live import CannotOpen
+from serving.prompts import TuningBusy, TuningTooLong
 from serving.webhook import DeliveryFailed
 
 MAX_BODY: Final = 1 << 20
@@ -52,7 +53,11 @@ STATUS: Final[dict[type[OpenFoundError], int]] = {
     CannotOpen: 503,
     VectorsUnavailable: 503,
     DeliveryFailed: 502,
+    TuningBusy: 503,
+    TuningTooLong: 503,
 }
+RETRY_AFTER: Final[dict[type[Exception], int]] = {TuningBusy: 5}
+"""Seconds after which asking again may well help."""
 
 HEADERS: Final[dict[bytes, bytes]] = {
     b"x-content-type-options": b"nosniff",
@@ -96,7 +101,8 @@ async def _ours(request: Request, error: Exception) -> Response:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     if status == 500:
         return _incident(error)
-    return problem(status, str(error))
+    wait = RETRY_AFTER.get(type(error))
+    return problem(status, str(error), headers=None if wait is None else {"Retry-After": str(wait)})
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

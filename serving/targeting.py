@@ -15,8 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,13 +23,11 @@ import numpy.typing as npt
 
 from encoders.query import Query
 from feature_repo.errors import (
-    InputError,
     ManifestError,
     OpenFoundError,
     UnknownAudience,
 )
 from feature_repo.manifest import Manifest
-from feature_repo.prompts import PromptStore
 from sdk.planning import Plan, PlanRequest
 from sdk.reaching import LookalikeRequest, Reach, ReachRequest
 from sdk.types import (
@@ -45,10 +42,11 @@ from sdk.types import (
     TargetRequest,
 )
 from serving.live import LiveSnapshot, Opened, check_aligned
-from serving.lookalike import lookalike_query_of, rows_of, without_seeds
+from serving.lookalike import lookalike_query_of, without_seeds
 from serving.nearest import Nearest
 from serving.picked import Audience, answer
 from serving.planning import plan_of, split
+from serving.prompts import Prompts
 from serving.reach import reach
 from serving.selecting import (
     Calibrate,
@@ -100,7 +98,7 @@ class Targeting:
         self._nearest, self.members = nearest, members
         self._activate = activate or live.store.activate
         self._rollback = rollback or live.store.rollback
-        self._prompts = PromptStore(live.store.workspace)
+        self._prompts = Prompts(live.store.workspace)
         self._one_change = threading.Lock()
 
     # --- asking
@@ -180,19 +178,7 @@ class Targeting:
             if request.text is None:
                 return None
             return opened.encoders[request.kind].understand(request.text, rewrite=request.rewrite)
-        space = opened.manifest.space
-        stored = self._prompts.load(request.prompt, space=space, kind=request.kind)
-        record = stored.record
-        if request.text not in (None, record.text):
-            raise InputError(
-                f"text: prompt {record.id} sharpens {record.text!r}, got {request.text!r}; "
-                f"leave the text out, or tune a prompt for it"
-            )
-        note = (
-            f"Ranked by a prompt for {record.text!r} that {record.positives} + "
-            f"{record.negatives} seed users sharpened."
-        )
-        return Query(stored.query, (note,))
+        return self._prompts.query(opened, request)
 
     def reach(self, request: ReachRequest) -> Reach:
         """How many users a demand fits how well. Raises what :meth:`target` raises."""
@@ -230,38 +216,12 @@ class Targeting:
     def tune(self, request: PromptRequest) -> Prompt:
         """Sharpen a sentence with seed users of the live snapshot, and keep it under an id.
 
-        Raises what :meth:`target` raises, and InputError for users who are not in the snapshot.
+        Raises what :meth:`target` raises, InputError for users who are not in the snapshot, and
+        TuningBusy or TuningTooLong where tokens are to be learnt.
         """
         opened = self.live.get()
-        manifest, kind = opened.manifest, request.kind
-        check_aligned(manifest, kind)
-        vectors = opened.matrices[kind].vectors
-        tuned = opened.encoders[kind].tune(
-            request.text,
-            vectors[rows_of(opened, kind, "positives", request.positives)],
-            vectors[rows_of(opened, kind, "negatives", request.negatives)],
-            vectors,
-        )
-        record = self._prompts.save(
-            space=manifest.space,
-            kind=kind,
-            text=request.text,
-            seeds=(len(request.positives), len(request.negatives)),
-            settings=asdict(tuned.config),
-            tokens=tuned.tokens_TE,
-            query=tuned.query_D,
-            created_at=datetime.now(UTC),
-        )
-        return Prompt(
-            prompt=record.id,
-            text=record.text,
-            space=record.space,
-            snapshot=manifest.id,
-            kind=kind,
-            positives=record.positives,
-            negatives=record.negatives,
-            created_at=record.created_at,
-        )
+        check_aligned(opened.manifest, request.kind)
+        return self._prompts.tune(opened, request)
 
     def health(self) -> Health:
         """Which snapshot answers; raises whatever keeps one from it."""

@@ -161,6 +161,7 @@ class FakeService(_Fake):
             positives=len(request.positives),
             negatives=len(request.negatives),
             created_at=AS_OF,
+            method=request.method,
         )
         return as_json(made)
 

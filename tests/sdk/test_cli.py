@@ -94,7 +94,10 @@ def test_a_prompt_is_tuned_from_files_and_used(service: Any, run: Any, tmp_path:
     assert f"prompt {'p' * 16} (3 + 4 seed users)" in shown.stdout
     assert f"openfound target --prompt {'p' * 16}" in shown.stdout
     made = json.loads(run(*args, "--json").stdout)
-    assert made["text"] == "diapers"
+    assert (made["text"], made["method"]) == ("diapers", "posterior")
+    learnt = run(*args, "--method", "tokens", "--json")
+    assert json.loads(learnt.stdout)["method"] == "tokens"
+    assert "'guess' is not one of" in run(*args, "--method", "guess").stderr
     assert "25 of 30 users" in run("target", "--prompt", made["prompt"], "--size", "25").stdout
     missing = run(*args[:-1], "/nowhere")
     assert (missing.exit_code, "--negatives: /nowhere cannot be read" in missing.stderr) == (

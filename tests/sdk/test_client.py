@@ -74,8 +74,18 @@ def test_a_prompt_is_tuned_once_and_asked_with_in_place_of_a_sentence(service: A
     assert (by_prompt.text, by_id.text) == (SENTENCE, f"prompt {made.prompt}")
     tuned, asked, _ = (json.loads(one["body"]) for one in service.requests)
     assert tuned["negatives"] == ["4", "5", "6"]
+    assert tuned["method"] == made.method == "posterior"
     rest = {"size": 2, "exact": False, "kind": "fused", "rewrite": True, "split": True}
     assert asked == {"prompt": made.prompt, **rest}
+
+
+def test_tokens_are_learnt_where_asked_for(service: Any) -> None:
+    with Client() as client:
+        assert client.tune(SENTENCE, list("123"), list("456"), method="tokens").method == "tokens"
+        with pytest.raises(InvalidRequest, match="method: .*'posterior' or 'tokens'"):
+            client.tune(SENTENCE, list("123"), list("456"), method="guess")  # type: ignore[arg-type]
+    (tuned,) = (json.loads(one["body"]) for one in service.requests)
+    assert tuned["method"] == "tokens"
 
 
 def test_seeds_are_checked_before_they_are_sent(service: Any) -> None:
@@ -154,6 +164,8 @@ def test_the_async_client_does_the_same(service: Any) -> None:
             )
             made = await client.tune(SENTENCE, ["1", "2", "3"], ["4", "5", "6"])
             assert len(await client.target(prompt=made, size=4)) == 4
+            learnt = await client.tune(SENTENCE, list("123"), list("456"), method="tokens")
+            assert (made.method, learnt.method) == ("posterior", "tokens")
             assert (both[0].ids, both[1].missing) == (["0", "1", "2"], ["x"])
             assert (await client.snapshots()).live == "b_2"
             assert (await client.activate("a_1")).previous == "b_2"

@@ -61,7 +61,8 @@ def test_importing_is_light_and_reads_no_environment() -> None:
 
 def test_the_functions_use_a_client_made_at_the_first_call(service: Any) -> None:
     assert len(sdk.target("diapers", size=3)) == 3
-    made = sdk.tune("diapers", ["1", "2", "3"], ["4", "5", "6"])
+    made = sdk.tune("diapers", ["1", "2", "3"], ["4", "5", "6"], method="tokens")
+    assert made.method == "tokens"
     assert len(sdk.target(prompt=made, size=3)) == 3
     assert sdk.embeddings(["1", "x"]).missing == ["x"]
     assert sdk.snapshots().live == "b_2"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,9 +67,16 @@ class HashEncoder:
         return Query(self.encode([text])[0])
 
     def tune(
-        self, text: str, positives: np.ndarray, negatives: np.ndarray, population: np.ndarray
+        self,
+        text: str,
+        positives: np.ndarray,
+        negatives: np.ndarray,
+        population: np.ndarray,
+        *,
+        method: str = "posterior",
+        each_step: Callable[[], None] | None = None,
     ) -> Prompt:
-        """By the real posterior."""
+        """By the real posterior, whatever the method."""
         query = posterior_query(
             self.encode([text])[0], positives, negatives, Population.of(population, power=0.0),
             doubts=[Doubt(share=1.0, error=1.0, noise=1.0)],

@@ -38,8 +38,8 @@ class TunableEncoder:
     def understand(self, text: str, *, rewrite: bool) -> Query:
         return self._plain.understand(text, rewrite=rewrite)
 
-    def tune(self, text: str, positives: Any, negatives: Any, population: Any) -> Prompt:
-        return self._plain.tune(text, positives, negatives, population)
+    def tune(self, *given: Any, **how: Any) -> Prompt:
+        return self._plain.tune(*given, **how)
 
 
 class ReadingEncoder(TunableEncoder):
