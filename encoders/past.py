@@ -21,7 +21,8 @@ from encoders.alignment import FoundModel
 from encoders.batch import Collate
 from encoders.behaviour import BehaviourConfig
 from encoders.history import History
-from encoders.text import MINILM, LineEncoder, load_language_model
+from encoders.language_model import MINILM, load_language_model
+from encoders.text import LineEncoder
 
 BEHAVIOUR_VIEW = "behaviour_weekly"
 PROFILE_VIEW = "profile_weekly"

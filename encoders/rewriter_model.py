@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.decoder import SMOLLM2, load_decoder
+from encoders.language_model import SMOLLM2, load_decoder
 
 _IGNORED = -100
 Turn = tuple[str, str]

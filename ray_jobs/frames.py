@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.history import History
+from encoders.language_model import MINILM
 from encoders.past import cut_history
 from encoders.purchases import PurchaseHistory
-from encoders.text import MINILM, LineEncoder
+from encoders.text import LineEncoder
 
 PURCHASES_VIEW = "purchases_weekly"
 

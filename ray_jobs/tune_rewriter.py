@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 
 from encoders import checkpoint
-from encoders.decoder import SMOLLM2
+from encoders.language_model import SMOLLM2
 from encoders.rewriter_model import Dialogues, RewriterConfig, RewriterModel
 from feature_repo.errors import InputError
 from ray_jobs import stages

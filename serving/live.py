@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from encoders.checkpoint import CheckpointError, fingerprint
+from encoders.language_model import WeightsMissing
 from encoders.prompt import Method, Prompt
 from encoders.query import Query, QueryEncoder
-from encoders.text import WeightsMissing
 from feature_repo.errors import (
     InputError,
     ManifestError,

@@ -25,6 +25,7 @@ from encoders.batch import Collate
 from encoders.behaviour import BehaviourConfig
 from encoders.checkpoint import CheckpointInfo
 from encoders.history import History
+from encoders.language_model import MINILM, load_language_model
 from encoders.search import SearchConfig
 from encoders.table import TableColumns
 from encoders.tabular import TabularConfig
@@ -265,7 +266,7 @@ def tiny_config(tiny_bert: str, world: World) -> Callable[..., AlignmentConfig]:
 @pytest.fixture(scope="session")
 def minilm() -> tuple[Any, Any]:
     """MiniLM's tokenizer and model, loaded once per session; never train this copy."""
-    return text.load_language_model(text.MINILM)
+    return load_language_model(MINILM)
 
 
 @pytest.fixture
@@ -276,7 +277,7 @@ def shared_minilm(minilm: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         text,
         "load_language_model",
-        lambda name: (tokenizer, copy.deepcopy(model)) if name == text.MINILM else load(name),
+        lambda name: (tokenizer, copy.deepcopy(model)) if name == MINILM else load(name),
     )
 
 

@@ -20,7 +20,8 @@ from encoders.demand import DemandParser
 from encoders.demand_bands import band
 from encoders.demand_subjects import Subjects
 from encoders.grounding import CatalogueRewriter
-from encoders.text import MINILM, LineEncoder, load_language_model
+from encoders.language_model import MINILM, load_language_model
+from encoders.text import LineEncoder
 from feature_repo.plan import Plan, dump_plan, parse_plan
 from feature_repo.rules import All, AnyOf, Behaviour, InAudience, Not, Profile, Rule, Users
 from feature_repo.vocabulary import Column, Vocabulary, check

@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from encoders import checkpoint
-from encoders.decoder import load_decoder
+from encoders.language_model import WeightsMissing, load_decoder
 from encoders.rewriter_model import RewriterConfig, RewriterModel
-from encoders.text import WeightsMissing
 
 TURN = ("people who like brie", "will buy cheese")
 
@@ -78,5 +77,5 @@ def test_it_learns_and_answers_greedily_and_comes_back_from_disk(
 
 
 def test_missing_weights_say_what_is_expected(tmp_path: Path) -> None:
-    with pytest.raises(WeightsMissing, match="expected 'SmolLM2-135M-Instruct' or a directory"):
+    with pytest.raises(WeightsMissing, match="expected 'SmolLM2-135M-Instruct', a dir"):
         load_decoder(str(tmp_path / "nowhere"))

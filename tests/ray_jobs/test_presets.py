@@ -11,9 +11,10 @@ import torch
 from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.batch import Collate
+from encoders.language_model import MINILM
 from encoders.pairs import PairBatch
 from encoders.past import collate_for, cut_history
-from encoders.text import MINILM, LineEncoder
+from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.transforms import micros
 from ray_jobs import frames, objectives, presets, train
