@@ -3,21 +3,27 @@
 Two names have a package (no hub): all-MiniLM-L6-v2, an encoder, and SmolLM2-135M, a causal
 decoder whose package ships a 4-bit GGUF file; its weights are turned into float32 and are
 therefore not bit for bit those that were published. Any other name is a local directory or a model
-in the local Hugging Face cache.
+in the local Hugging Face cache, and must be an encoder or a causal decoder of text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from feature_repo.errors import InputError
+
 MINILM = "all-MiniLM-L6-v2"
 SMOLLM2 = "SmolLM2-135M-Instruct"
+
+_PREFIX = 3  # tokens that two texts share when a model is asked whether it is causal
+_UNCHANGED = 1e-4  # of the largest value; causal models differ by nothing, others by 5e-4 and more
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,19 @@ def load_language_model(name: str) -> tuple[Any, Any]:
 
     Raises:
         WeightsMissing: its files are not on this machine, or not the ones expected.
+        InputError: it is neither an encoder nor a causal decoder of text.
     """
     from transformers import AutoModel
 
     tokenizer, model = _open(name, AutoModel, such_as=MINILM)
+    one_stack = not model.config.is_encoder_decoder and hasattr(model.config, "hidden_size")
+    # A model without a mask (FNet) would mix padding into the words.
+    if not one_stack or "attention_mask" not in inspect.signature(model.forward).parameters:
+        raise InputError(
+            f"language model {name!r}: expected an encoder (BERT's kind) or a causal decoder "
+            f"(Llama's kind) of text, got a {model.config.model_type} model; name another one, "
+            f"{MINILM!r} for instance"
+        )
     return tokenizer, model
 
 
@@ -67,20 +82,40 @@ def load_decoder(name: str) -> tuple[Any, Any]:
 
     Raises:
         WeightsMissing: its files are not on this machine, or not the ones expected.
+        InputError: it is not a causal language model.
     """
     from transformers import AutoModelForCausalLM
 
     tokenizer, model = _open(name, AutoModelForCausalLM, such_as=SMOLLM2)
+    # Hugging Face opens BERT as a causal model as well; it would read the answer it has to write.
+    if model.config.is_encoder_decoder or not is_causal(model.base_model):
+        raise InputError(
+            f"language model {name!r}: expected a causal decoder (Llama's or GPT-2's kind), got a "
+            f"{model.config.model_type} model, which reads ahead; name another one, {SMOLLM2!r} "
+            "for instance"
+        )
     return tokenizer, model
 
 
+@torch.no_grad()
 def is_causal(model: Any) -> bool:
-    """Whether a language model is a decoder: BERT's kind has an ``encoder``, the others layers."""
-    return not hasattr(model, "encoder")
+    """Whether a language model without a head reads each word without those after it.
+
+    It is asked rather than looked up: two texts are read that differ in their ends. No name in a
+    configuration tells, for BERT's kind can be set to be a decoder and Llama's to read both ways.
+    """
+    same, one, other = ([4 + n + _PREFIX * part for n in range(_PREFIX)] for part in range(3))
+    ids_2L = torch.tensor([same + one, same + other], device=model.device)
+    training = model.training
+    model.eval()
+    read = model(input_ids=ids_2L, attention_mask=torch.ones_like(ids_2L))
+    model.train(training)
+    first_LE, second_LE = read.last_hidden_state[:, :_PREFIX].float()
+    return bool((first_LE - second_LE).abs().max() <= _UNCHANGED * first_LE.abs().max())
 
 
 def _open(name: str, kind: Any, *, such_as: str) -> tuple[Any, Any]:
-    """Tokenizer and model of an ``Auto`` class."""
+    """Tokenizer and model of an ``Auto`` class; texts are padded on the right."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
@@ -98,10 +133,22 @@ def _open(name: str, kind: Any, *, such_as: str) -> tuple[Any, Any]:
             f"language model {name!r} is not on this machine: expected {such_as!r}, a directory, "
             f"or a Hugging Face name whose files are in the local cache ({error})"
         ) from error
+    except ValueError as error:
+        raise InputError(
+            f"language model {name!r}: expected one that Hugging Face's {kind.__name__} and "
+            f"AutoTokenizer open ({error}); name another one, {such_as!r} for instance"
+        ) from error
     if packed:
         del model.config.quantization_config  # its weights are plain float32 by now
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"language model {name!r}: its tokenizer has neither a padding nor an end token, so "
+            "texts of several lengths do not fit in one batch; save it with a pad_token"
+        )
+    # GPT-2's kind counts positions from the left: padding there would move every word.
+    tokenizer.padding_side = "right"
     return tokenizer, model
 
 

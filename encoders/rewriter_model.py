@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from encoders.language_model import SMOLLM2, load_decoder
+from encoders.lora import add_lora
 
 _IGNORED = -100
 Turn = tuple[str, str]
@@ -53,15 +54,9 @@ class RewriterModel(nn.Module):
 
     def __init__(self, config: RewriterConfig):
         super().__init__()
-        from peft import LoraConfig, get_peft_model
-
         self.config = config
         self.tokenizer, model = load_decoder(config.model)
-        lora = LoraConfig(
-            r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0,
-            target_modules=["q_proj", "v_proj"],
-        )  # fmt: skip
-        self.decoder = get_peft_model(model, lora)
+        self.decoder = add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha)
 
     def dialogues(self, dialogues: Sequence[Sequence[Turn]]) -> Dialogues:
         """Tokens of dialogues of one turn or several, cut at ``max_tokens``."""

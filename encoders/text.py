@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from encoders.language_model import MINILM, is_causal, load_language_model
 from encoders.layers import NearIdentity, ResidualMlp, Whiten
+from encoders.lora import add_lora
 
 
 def mean_pool(hidden_NLE: Tensor, mask_NL: Tensor) -> Tensor:
@@ -92,8 +93,9 @@ class LineEncoder:
                 [texts[i] for i in chunk], padding=True, truncation=True, max_length=64,
                 return_tensors="pt",
             )  # fmt: skip
-            hidden = self._model(**tokens).last_hidden_state
-            pooled = pool(hidden, tokens["attention_mask"], causal=self._causal)
+            ids_NL, mask_NL = tokens["input_ids"], tokens["attention_mask"]
+            hidden = self._model(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state
+            pooled = pool(hidden, mask_NL, causal=self._causal)
             for i, vector in zip(chunk, nn.functional.normalize(pooled, dim=-1), strict=True):
                 out[i] = vector.numpy()
         return np.stack(out).astype(np.float32)
@@ -141,21 +143,13 @@ class TextTower(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        from peft import LoraConfig, get_peft_model
-
         self.config = config
         self.tokenizer, model = load_language_model(config.model)
         self.causal = is_causal(model)
         for each in model.modules():  # few adapters overfit little; its masks cost half a pass
             if isinstance(each, nn.Dropout):
                 each.p = 0.0
-        names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        targets = [t for t in ("query", "value", "q_proj", "v_proj") if t in names]
-        lora = LoraConfig(
-            r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets,
-            lora_dropout=0.0,
-        )  # fmt: skip
-        self.model = get_peft_model(model, lora)
+        self.model = add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha)
         self.whiten = Whiten(model.config.hidden_size, shrink=config.shrink)
         width = model.config.hidden_size
         self.project: nn.Module

@@ -7,7 +7,7 @@ import string
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -119,25 +119,38 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+def spell() -> Callable[..., int]:
+    """Saves a tokenizer that reads letter by letter in a directory; returns how many signs."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    signs = ["<unk>", "<end>", *string.ascii_letters, *string.digits, *" .,:;?&%/-\n"]
+
+    def save(directory: Path, **special: str) -> int:
+        known = models.WordLevel({s: i for i, s in enumerate(signs)}, unk_token="<unk>")
+        spelling = Tokenizer(known)
+        spelling.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
+        spelling.decoder = decoders.Fuse()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, unk_token="<unk>", **special)
+        tokenizer.save_pretrained(directory)
+        return len(signs)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory, spell: Callable[..., int]) -> str:
     """Directory of a random two-layer Llama that reads and writes letter by letter."""
     import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     directory = tmp_path_factory.mktemp("models") / "llama"
-    signs = ["<unk>", "<end>", *string.ascii_letters, *string.digits, *" .,:;?&%/-\n"]
-    spelling = Tokenizer(models.WordLevel({s: i for i, s in enumerate(signs)}, unk_token="<unk>"))
-    spelling.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    spelling.decoder = decoders.Fuse()
-    PreTrainedTokenizerFast(
-        tokenizer_object=spelling, unk_token="<unk>", eos_token="<end>", pad_token="<end>"
-    ).save_pretrained(directory)
+    num_signs = spell(directory, eos_token="<end>", pad_token="<end>")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     config = LlamaConfig(
-        vocab_size=len(signs), **sizes, **heads, eos_token_id=1, pad_token_id=1, bos_token_id=None
+        vocab_size=num_signs, **sizes, **heads, eos_token_id=1, pad_token_id=1, bos_token_id=None
     )
     LlamaForCausalLM(config).save_pretrained(directory)
     return str(directory)

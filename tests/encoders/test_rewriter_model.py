@@ -79,3 +79,32 @@ def test_it_learns_and_answers_greedily_and_comes_back_from_disk(
 def test_missing_weights_say_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="expected 'SmolLM2-135M-Instruct', a dir"):
         load_decoder(str(tmp_path / "nowhere"))
+
+
+def test_gpt2_is_tuned_as_well(
+    tmp_path: Path, spell: Callable[..., int], info_of: Callable
+) -> None:
+    """Its attention has one matrix for queries, keys and values, and keeps it turned round."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    num_signs = spell(tmp_path / "gpt2", eos_token="<end>")
+    ends = {"bos_token_id": 1, "eos_token_id": 1}
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.3}
+    GPT2LMHeadModel(GPT2Config(vocab_size=num_signs, **ends, **sizes)).save_pretrained(
+        tmp_path / "gpt2"
+    )
+    config = RewriterConfig(model=str(tmp_path / "gpt2"), lora_rank=4, lora_alpha=8)
+    model = RewriterModel(config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-2)
+    batch = model.dialogues([[TURN]])
+    first = model.loss(batch)[0].item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        model.loss(batch)[0].backward()
+        optimizer.step()
+    assert model.loss(batch)[0].item() < first - 0.5
+    answer = model.eval().answer(TURN[0])
+    checkpoint.save(tmp_path / "r", model, info_of("rewriter", config))
+    again, _ = checkpoint.load(tmp_path / "r", expect="rewriter")
+    assert isinstance(again, RewriterModel)
+    assert again.answer(TURN[0]) == answer
