@@ -73,7 +73,8 @@ class Descriptions:
                     num=templates.round_down(total * _BELOW), max_items=self.max_items,
                 )
             )  # fmt: skip
-        return " ".join(sentences)
+        # Only a buyer can be without facts: who bought nothing has that for a fact.
+        return " ".join(sentences) or templates.SOMETHING_ELSE
 
 
 class DescriptionSampler:

@@ -48,19 +48,27 @@ class FactTable:
     """Facts of all samples, compressed: sample i has keys[offset[i]:offset[i + 1]].
 
     Args:
-        facts: rows of ``schema.FACTS``.
+        facts: rows of ``schema.FACTS`` that sentences are made of.
         user_ids, cutoffs_us: the samples.
+        everything: all rows, if ``facts`` is a selection of them. Who bought something that no
+            sentence is about did not buy nothing.
     """
 
-    def __init__(self, facts: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray):
+    def __init__(
+        self,
+        facts: pa.Table,
+        user_ids: list[str],
+        cutoffs_us: np.ndarray,
+        *,
+        everything: pa.Table | None = None,
+    ):
         self.samples = list(zip(user_ids, cutoffs_us.tolist(), strict=True))
-        cutoffs = facts["cutoff"].cast(TIMESTAMP).cast(pa.int64())
-        row = _position(
-            [facts["user_id"], cutoffs], [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]
-        )
+        row = _samples(facts, user_ids, cutoffs_us)
+        whole = facts if everything is None else everything
+        purchases = whole.filter(pc.equal(whole["kind"], "purchase"))
+        buyers = _samples(purchases, user_ids, cutoffs_us)
         bought = np.zeros(len(user_ids), bool)
-        purchase = pc.equal(facts["kind"], "purchase").to_numpy()
-        bought[row[purchase & (row >= 0)]] = True
+        bought[buyers[buyers >= 0]] = True
         nothing = np.flatnonzero(~bought)
 
         distinct = facts.select(["kind", "subject"]).group_by(["kind", "subject"]).aggregate([])
@@ -113,9 +121,7 @@ class OutcomeTable:
         self.label_NO = np.full((len(user_ids), len(self.names)), -1, np.int8)
         if not self.names:
             return
-        cutoffs = outcomes["cutoff"].cast(TIMESTAMP).cast(pa.int64())
-        samples = [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]
-        row = _position([outcomes["user_id"], cutoffs], samples)
+        row = _samples(outcomes, user_ids, cutoffs_us)
         kinds = [pa.array(column) for column in zip(*self.names, strict=True)]
         column = _position([outcomes["outcome"], outcomes["horizon_days"]], kinds)
         kept = row >= 0
@@ -212,7 +218,9 @@ class PairSampler:
         keys, counts = np.unique(key, return_counts=True)
         num = min(self.num_sentences, len(keys))
         weight = np.sqrt(counts)
-        chosen = rng.choice(keys, num, replace=False, p=weight / weight.sum())
+        chosen = keys  # none at all, if everybody here bought what no sentence is about
+        if num:
+            chosen = rng.choice(keys, num, replace=False, p=weight / weight.sum())
         everything = np.arange(len(self.facts.names))
         rest = np.setdiff1d(everything, chosen)
         rest = rest if len(rest) else everything
@@ -233,6 +241,13 @@ class PairSampler:
                 # "more than": the number stays below the one it is drawn from.
                 least[i] = templates.round_down(float(rng.choice(sizes)) * _BELOW)
         return wording, least
+
+
+def _samples(rows: pa.Table, user_ids: list[str], cutoffs_us: np.ndarray) -> np.ndarray:
+    """The sample that each row is about, int64; -1 if none."""
+    cutoffs = rows["cutoff"].cast(TIMESTAMP).cast(pa.int64())
+    samples = [pa.array(user_ids), pa.array(cutoffs_us, pa.int64())]
+    return _position([rows["user_id"], cutoffs], samples)
 
 
 def _position(columns: list[pa.ChunkedArray], among: list[pa.Array]) -> np.ndarray:

@@ -47,6 +47,8 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "people who use a {items}",
     ),
 }
+SOMETHING_ELSE = "The user purchased something else."
+"""Said of a user who bought only what no sentence is about."""
 _NOTHING_BOUGHT = (
     "The user purchased nothing.",
     "will not shop at all in the next {horizon}",

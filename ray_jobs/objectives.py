@@ -140,7 +140,7 @@ def _alignment(
     cutoffs_us = cutoffs.cast(TIMESTAMP).cast(pa.int64()).to_numpy()
     rows = history.rows(users, cutoffs_us.tolist())
     kept = selected(tables["facts"], preset)
-    facts = FactTable(kept, users, cutoffs_us)
+    facts = FactTable(kept, users, cutoffs_us, everything=tables["facts"])
     outcomes = None
     if "outcomes" in tables:
         outcomes = OutcomeTable(tables["outcomes"], users, cutoffs_us)

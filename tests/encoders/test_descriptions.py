@@ -81,6 +81,21 @@ def test_the_papers_example_comes_out(describe: Callable, world: Any) -> None:
     }  # the department holds the bars: amounts are not counted twice
 
 
+def test_who_bought_only_what_may_not_be_named_bought_something_else(
+    facts_table: Callable, world: Any, micros_of: Callable
+) -> None:
+    row = {"cutoff": world.end, "kind": "purchase", "level": 1, "count": 1.0, "amount": 3.0}
+    kept, left_out = ({**row, "user_id": f"u{n}", "subject": s} for n, s in enumerate("AB"))
+    times = np.full(3, micros_of(world.end))
+    table = FactTable(
+        facts_table([kept]), ["u0", "u1", "u2"], times, everything=facts_table([kept, left_out])
+    )
+    describe = Descriptions(table, facts_table([kept]), max_items=2)
+    assert describe(np.arange(3), np.random.default_rng(0))[1:] == [
+        templates.SOMETHING_ELSE, "The user purchased nothing."
+    ]  # fmt: skip
+
+
 def test_what_is_named_changes_and_every_subject_gets_its_turn(
     describe: Callable, world: Any, facts: Facts
 ) -> None:

@@ -111,6 +111,31 @@ def test_who_only_clicked_bought_nothing(facts_table: Callable, cutoffs: list[An
     assert got == {("click", "banner"): 3.0, ("purchase", templates.NOTHING): 1.0}
 
 
+def test_who_bought_what_no_sentence_is_about_did_not_buy_nothing(
+    facts_table: Callable, world: Any, samples: list, make_sampler: Callable, micros_of: Callable
+) -> None:
+    """Buyers of bread, of saffron (left out of the sentences), and of nothing."""
+    users, cutoff = world.users[:3], samples[0][1]
+    bought = {"cutoff": cutoff, "kind": "purchase", "level": 1, "count": 1.0, "amount": 2.0}
+    rows = [
+        {**bought, "user_id": user, "subject": subject}
+        for user, subject in zip(users, ("BREAD", "SAFFRON"), strict=False)
+    ]
+    times = np.full(3, micros_of(cutoff))
+    table = FactTable(facts_table(rows[:1]), users, times, everything=facts_table(rows))
+    position, key, _ = table.of(np.arange(3))
+    assert [(p, table.names[k][1]) for p, k in zip(position, key, strict=True)] == [
+        (0, "BREAD"), (2, templates.NOTHING)
+    ]  # fmt: skip
+    sampler, said = make_sampler(table)
+    for drawn in ([0, 1, 2], [1, 1]):  # even a batch in which nobody has a fact
+        batch = sampler(np.array(drawn), np.random.default_rng(0))
+        assert len(said) == batch.label_BS.shape[1] == 6
+        fitting = [[said[s] for s in row.nonzero()] for row in batch.label_BS]
+        assert all(not fitting[b] for b, sample in enumerate(drawn) if sample == 1)
+        assert all(fitting[b] for b, sample in enumerate(drawn) if sample != 1)
+
+
 def test_the_order_of_facts_does_not_matter(
     table: FactTable, samples: list, facts: Facts, facts_table: Callable, micros_of: Callable
 ) -> None:

@@ -8,10 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from encoders import templates
 from encoders.alignment import MODALITIES, FoundModel
 from encoders.fusion import Concatenation, Fusion
 from encoders.past import collate_for, cut_history, encode_rows
@@ -65,6 +67,32 @@ def test_without_aggregates_nothing_is_counted_and_training_goes_on(spec_of: Cal
     loss.backward()
     assert torch.isfinite(loss)
     assert model.text.project.out.bias.grad is not None
+
+
+def test_who_bought_what_is_left_out_of_the_sentences_is_not_told_to_buy_nothing(
+    spec_of: Callable, trained: Any
+) -> None:
+    """One fact is left, so most users bought something, yet nothing a sentence speaks of."""
+    spec = spec_of(max_facts=1, outcome_weight=0.0)
+    batch = objectives.build(spec).batch(0, 0, 200)
+    tables = objectives.frames.read(Path(spec.frames))
+    drawn = np.random.default_rng([0, 0, 0]).choice(
+        tables["samples"].num_rows, 200, replace=tables["samples"].num_rows < 200
+    )
+    facts = tables["facts"].filter(pc.equal(tables["facts"]["kind"], "purchase"))
+    bought = set(zip(facts["user_id"].to_pylist(), facts["cutoff"].to_pylist(), strict=True))
+    samples = [tables["samples"][name].to_pylist() for name in ("user_id", "cutoff")]
+    idle = np.array([sample not in bought for sample in zip(*samples, strict=True)])[drawn]
+    assert 0 < idle.sum() < len(idle)
+    lines = LineEncoder(trained.workspace.cache)
+    words = [
+        templates.sentence("purchase", [templates.NOTHING], horizon_days=28, wording=w)
+        for w in range(templates.num_wordings("purchase", nothing=True))
+    ]
+    said = batch.tokens["pooled"].numpy() @ lines(words).T > 0.9999
+    assert said.any()
+    for column in np.flatnonzero(said.any(1)):
+        np.testing.assert_array_equal(batch.label_BS[:, column], idle)
 
 
 def test_embedding_leaves_it_out_too(spec_of: Callable, trained: Any) -> None:
