@@ -19,7 +19,10 @@ class Recipe(Job):
     """A preset and its ablations."""
 
     preset: str = Field("best", description="|".join(presets.PRESETS))
-    aggregates: bool = Field(True, description="let the tabular stage see hand-made aggregates")
+    aggregates: bool = Field(
+        True, description="--no-aggregates leaves out hand-made counts of the past: their profile "
+        "columns, habits, and with these feedback and outlook; the assortment stays"
+    )  # fmt: skip
     modalities: list[str] = Field([], description=f"which of {','.join(MODALITIES)}; default all")
     objectives: list[str] = Field(
         [], description=f"which of {','.join(presets.OBJECTIVES)} pre-train; default all"

@@ -63,6 +63,8 @@ def test_without_aggregates_nothing_is_counted_and_training_goes_on(spec_of: Cal
     objective = objectives.build(spec_of(aggregates=False))
     model = objective.model
     assert isinstance(model, FoundModel) and model.habits is None
+    assert model.outlook is None  # it reads the habits' totals
+    assert model.assortment is not None
     loss, _ = model.loss(objective.batch(0, 0, 16))
     loss.backward()
     assert torch.isfinite(loss)
