@@ -48,8 +48,9 @@ def test_it_targets_better_than_chance_by_far(workspace: Path, tmp_path: Path) -
          "--only", "zero-shot")  # fmt: skip
     report = json.loads((tmp_path / "report.json").read_text())
     groups = report["zero_shot"]["sentence"]
-    assert groups["A"]["auc"] >= 0.77  # measured .795; the baseline beside it has .83
-    assert groups["B"]["auc"] >= 0.62
+    # Preset `quick` has .846 and .67 here (docs/log.md, "Fewer steps"); seeds are up to .005 apart.
+    assert groups["A"]["auc"] >= 0.83
+    assert groups["B"]["auc"] >= 0.65
 
 
 def test_a_second_run_reuses_every_stage(workspace: Path) -> None:
