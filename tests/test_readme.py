@@ -21,7 +21,8 @@ def test_the_file_tree_is_the_real_one() -> None:
             named.setdefault(package, set()).add(name.rstrip("/"))
     for package in PACKAGES:
         here = {path.name for path in (ROOT / package).glob("*.py")}
-        here |= {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        here |= {path.parent.name for path in (ROOT / package).glob("*/*.*") if path.is_file()}
+        here.discard("__pycache__")
         assert named[package] - {"__init__.py"} == here - {"__init__.py"}, package
 
 
