@@ -125,7 +125,7 @@ def seed_map(ground: Ground, path: Path) -> str:
     queries = {
         "sentence": sentence_D,
         "ours": encoder.tune(text, *given).query_D,
-        "prompt tokens": tune(encoder.model, text, *given, ANCHORED).query_D,
+        BY_TOKENS[0]: tune(encoder.model, text, *given, ANCHORED).query_D,
     }
     visualise.query_map(
         users_ND, kinds(task.labels, seeds.negatives), queries, path,
