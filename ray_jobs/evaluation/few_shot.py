@@ -57,7 +57,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Tells one trial from another, also on disk."""
-        return f"few-shot {self.wording} {self.seeds}{' hard' if self.hard else ''}"
+        return f"{self.wording} {self.seeds}{' hard' if self.hard else ''}"
 
     def num_draws(self, draws: int) -> int:
         """Table 3 and hard negatives have all draws, the rest of the curve half as many."""

@@ -98,7 +98,7 @@ class _Study:
     def _part(self, trial: Trial, name: str) -> Part:
         trial, draws = _heard(trial, name), self._draws(trial)
         return lambda: self.bench.results.of(
-            f"{trial.name} {name}", [demands.digest(self.bench.written), draws],
+            f"few-shot {trial.name} {name}", [demands.digest(self.bench.written), draws],
             lambda: measure(self.ground, trial, name, draws),
         )  # fmt: skip
 
