@@ -82,6 +82,14 @@ class Catalogue:
         outcomes = [Subject(OUTCOME, name, 0, "", count) for name, count in shown.items()]
         return Catalogue.of([*self.subjects, *outcomes])
 
+    def without(self, names: Iterable[str]) -> Catalogue:
+        """The catalogue as if subjects of these names, and what lies below them, were unknown."""
+        gone = set(names)
+        for subject in sorted(self.subjects, key=lambda s: s.level):
+            if subject.parent in gone:
+                gone.add(subject.name)
+        return Catalogue(tuple(s for s in self.subjects if s.name not in gone))
+
     @classmethod
     def from_json(cls, content: bytes) -> Catalogue:
         """What :meth:`to_json` wrote. Raises ValueError or TypeError when it is damaged."""

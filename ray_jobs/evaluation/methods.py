@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from encoders import checkpoint
 from encoders.catalogue import Catalogue
+from encoders.grounding import CatalogueRewriter
 from encoders.query import QueryEncoder
 from encoders.rewriting import Choice
 from ray_jobs.evaluation import rules, supervised
@@ -94,6 +95,15 @@ def words_alone(subject: Subject) -> Scorer:
     return _ranking(subject, encoder)
 
 
+def as_others(subject: Subject, held: Sequence[str]) -> Scorer:
+    """A sentence about subjects that the catalogue lacks, read as the subjects that it has."""
+    encoder = subject.query_encoder()
+    known = _catalogue(subject).without(held)
+    days = encoder.info.horizon_days
+    reader = CatalogueRewriter(known, subject.lines, subject.lines.once, horizon_days=days)
+    return _ranking(subject, QueryEncoder(encoder.model, encoder.info, reader))
+
+
 def _ranking(subject: Subject, encoder: QueryEncoder) -> Scorer:
     vectors = subject.vectors("fused")
     position = {user: row for row, user in enumerate(subject.users)}
@@ -108,12 +118,16 @@ def _ranking(subject: Subject, encoder: QueryEncoder) -> Scorer:
 
 def _read_count(subject: Subject, count: Scorer) -> Scorer:
     encoder = subject.query_encoder("catalogue")
-    directory = subject.workspace.root / subject.manifest.checkpoints["alignment"].path
-    catalogue = checkpoint.read_catalogue(directory) or Catalogue(())
+    catalogue = _catalogue(subject)
     everyone = subject.protocol.everyone
     nobody = Task("A", "", None, everyone, np.zeros(len(everyone), bool))
     days = encoder.info.horizon_days
     return ReadCounts(encoder.read, catalogue, count, nobody, horizon_days=days).score
+
+
+def _catalogue(subject: Subject) -> Catalogue:
+    directory = subject.workspace.root / subject.manifest.checkpoints["alignment"].path
+    return checkpoint.read_catalogue(directory) or Catalogue(())
 
 
 def chance(task: Task) -> np.ndarray:

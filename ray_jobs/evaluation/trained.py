@@ -29,7 +29,7 @@ def of_unseen(bench: Bench) -> dict[str, Any]:
              for seed in range(bench.settings.seeds)]  # fmt: skip
     readings = {
         reading: [unseen.summary([fold[reading] for fold in folds]) for folds in seeds]
-        for reading in (unseen.ANSWERED, unseen.WORDS)
+        for reading in unseen.READINGS
     }
     return {"unseen": {"preset": bench.settings.preset, "readings": readings}}
 

@@ -25,9 +25,9 @@ def _unseen(report: dict[str, Any]) -> str:
         "## Categories that no training sentence was about",
         f"Preset {found['preset']}; five categories at a time are left out of sentences and "
         "labels and then asked for by name. Their past purchases stay visible: feedback of the "
-        "past lets them answer for a subject that the model was never asked about. By its words "
-        "alone a subject is read that nobody has bought yet. With several seeds: mean ± standard "
-        "deviation.",
+        "past lets them answer for a subject that the model was never asked about. A subject that "
+        "nobody has bought yet has its words alone, which the service reads as the categories "
+        "that it knows. With several seeds: mean ± standard deviation.",
         table(["read by", "group", "tasks", "AUC", "precision@k", "AUC of each"], rows),
     ])  # fmt: skip
 

@@ -4,9 +4,9 @@ The categories of groups A and B are left out five at a time, from sentences and
 was bought of them stays visible in the past, as with any new line of products. Each fold is trained
 anew, at the snapshot's own date.
 
-Two readings of a sentence: as the model answers it, where feedback of the past
-(``encoders.feedback``) lets past purchases of the category speak; and by its words alone, as a
-category is read that nobody has bought yet.
+Three readings of a sentence: as the model answers it, where feedback of the past
+(``encoders.feedback``) lets past purchases of the category speak; and as for a category that nobody
+has bought yet: by its words alone, and as the service reads it then, as categories that are known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ray_jobs import metrics
 from ray_jobs.evaluation.ablations import Trainings, Variant
-from ray_jobs.evaluation.methods import sentence, words_alone
+from ray_jobs.evaluation.methods import as_others, sentence, words_alone
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.evaluation.zero_shot import Scorer
 from ray_jobs.protocol import CATEGORIES
@@ -24,6 +24,8 @@ from ray_jobs.protocol import CATEGORIES
 HELD_OUT = 5
 ANSWERED = "words and past purchases"
 WORDS = "words alone"
+AS_OTHERS = "words, read as known categories"
+READINGS = (ANSWERED, WORDS, AS_OTHERS)
 
 
 def folds() -> Iterator[Variant]:
@@ -37,8 +39,8 @@ def measure(trainings: Trainings, fold: Variant, seed: int) -> dict[str, Any]:
     """Reading → figures of one fold's own categories, as :func:`scored` tells them."""
     made = trainings.subject(fold, seed)
     held = fold.changes["unseen"]
-    readings = {ANSWERED: sentence(made), WORDS: words_alone(made)}
-    return {name: scored(made, score, held) for name, score in readings.items()}
+    ways = (sentence(made), words_alone(made), as_others(made, held))
+    return {name: scored(made, way, held) for name, way in zip(READINGS, ways, strict=True)}
 
 
 def scored(subject: Subject, score: Scorer, held: tuple[str, ...]) -> dict[str, Any]:

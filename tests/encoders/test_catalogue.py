@@ -74,3 +74,14 @@ def test_an_outcome_that_nobody_showed_is_no_subject() -> None:
     assert [subject.name for subject in catalogue.outcomes] == ["coupon"]
     assert Catalogue.from_json(catalogue.to_json()) == catalogue
     assert catalogue.headings == () and catalogue.outcomes[0].spoken == "use of coupons"
+
+
+def test_a_catalogue_without_a_subject_lacks_what_lies_below_it() -> None:
+    rows = [
+        Subject("purchase", "FOOD", 1, "", 9), Subject("purchase", "CHEESE", 2, "FOOD", 5),
+        Subject("purchase", "GOUDA", 3, "CHEESE", 2), Subject("click", "CHEESE", 2, "FOOD", 1),
+        Subject("purchase", "MILK", 2, "FOOD", 4), Subject("search", "fondue", 0, "", 1),
+    ]  # fmt: skip
+    left = Catalogue.of(rows).without(["CHEESE"])
+    assert {subject.name for subject in left.subjects} == {"FOOD", "MILK", "fondue"}
+    assert Catalogue.of(rows).without(["FOOD"]).subjects == (rows[-1],)

@@ -113,7 +113,7 @@ def test_unseen_categories_are_told_by_reading_with_their_spread(
             row = {"auc": auc + seed / 10, "precision_at_k": 0.5}
             return {"A": {name: row for name in fold.changes["unseen"]}}
 
-        return {unseen.ANSWERED: group(0.8), unseen.WORDS: group(0.6)}
+        return dict(zip(unseen.READINGS, map(group, (0.8, 0.6, 0.7)), strict=True))
 
     monkeypatch.setattr(Trainings, "prepare", lambda trainings, variants: None)
     monkeypatch.setattr(unseen, "measure", measure)
@@ -121,6 +121,7 @@ def test_unseen_categories_are_told_by_reading_with_their_spread(
     page = report.page({**HEAD, **found})
     assert "| words and past purchases | A | 20 | 0.850 ± 0.071 | 0.500 ± 0.000 |" in page
     assert "| words alone | A | 20 | 0.650 ± 0.071 |" in page and "cheese 0.650" in page
+    assert "| words, read as known categories | A | 20 | 0.750 ± 0.071 |" in page
 
 
 def test_fusion_is_told_beside_its_parts_on_both_worlds(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from encoders import checkpoint
+from encoders.catalogue import Catalogue, Subject
 from ray_jobs import presets
 from ray_jobs.evaluation import methods, unseen
 from ray_jobs.evaluation.ablations import Variant
@@ -72,3 +76,42 @@ def test_words_alone_leave_out_what_the_past_of_a_subject_says() -> None:
     assert of[methods.sentence]["A"]["CHEESE"]["auc"] == 0.0
     assert of[methods.words_alone] == {"A": {"CHEESE": {"auc": 1.0, "precision_at_k": 1.0}}}
     assert unseen.scored(made, methods.sentence(made), ("COFFEE",)) == {}
+
+
+def test_a_category_that_nobody_knows_is_read_as_those_that_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without its own heading, cream cheese is read as milk and cream, not as a car wash."""
+    names = ("CREAM CHEESE", "MILK AND CREAM", "CAR WASH")
+    catalogue = Catalogue.of(Subject("purchase", name, 2, "SHOP", 9) for name in names)
+    words = ["cream", "cheese", "milk", "car", "wash"]
+
+    class Lines:
+        def __call__(self, texts: list[str]) -> np.ndarray:
+            bags = np.array([[word in text.lower() for word in words] for text in texts], float)
+            return bags / np.maximum(np.linalg.norm(bags, axis=1, keepdims=True), 1e-9)
+
+        once = __call__
+
+    class Model:
+        dim = 2
+
+        def encode_text(self, texts: list[str]) -> torch.Tensor:
+            known = {"milk": [1.0, 0.0], "car": [0.0, 1.0]}
+            return torch.tensor([next((v for k, v in known.items() if k in t), [0.0, 9.0])
+                                 for t in texts])  # fmt: skip
+
+    def query_encoder(*_: Any) -> SimpleNamespace:
+        return SimpleNamespace(model=Model(), info=SimpleNamespace(horizon_days=28))
+
+    users = ["dairy", "driver"]
+    made: Any = SimpleNamespace(
+        users=users, vectors=lambda kind: np.eye(2), lines=Lines(), query_encoder=query_encoder,
+        workspace=SimpleNamespace(root=Path()),
+        manifest=SimpleNamespace(checkpoints={"alignment": SimpleNamespace(path="c")}),
+    )  # fmt: skip
+    monkeypatch.setattr(checkpoint, "read_catalogue", lambda directory: catalogue)
+    task = Task("A", names[0], "will buy cream cheese in the next four weeks", np.array(users),
+                np.array([True, False]))  # fmt: skip
+    assert methods.as_others(made, ())(task).argmax() == 1, "known: its own sentence, as it is"
+    assert methods.as_others(made, names[:1])(task).argmax() == 0
