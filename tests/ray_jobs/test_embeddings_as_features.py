@@ -20,7 +20,7 @@ from ray_jobs.build_features import read_dataset
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "embeddings-as-features.md"
 
-pytestmark = [pytest.mark.slow, pytest.mark.milvus, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.milvus, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from ray_jobs.build_features import read_dataset
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "train-on-embeddings.md"
 
-pytestmark = [pytest.mark.slow, pytest.mark.milvus, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.milvus, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
