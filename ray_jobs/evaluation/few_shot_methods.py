@@ -87,7 +87,7 @@ def methods(encoder: QueryEncoder, population_UD: np.ndarray) -> dict[str, Metho
 
 
 def token_methods(encoder: QueryEncoder, population_UD: np.ndarray) -> dict[str, Method]:
-    """Prompt tokens before the sentence, by name, as in :data:`BY_TOKENS`: seconds for each draw.
+    """Prompt tokens before the sentence, by name, as in :data:`BY_TOKENS`: most of a second a draw.
 
     The first keeps the query near the sentence's and ranks as an inner product does; the second is
     the paper's eq. 16 and nothing else (``encoders.prompt``).

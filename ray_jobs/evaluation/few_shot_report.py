@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_jobs.evaluation import paper
 from ray_jobs.evaluation.few_shot import COUNTS, FEW
-from ray_jobs.evaluation.markdown import number, quoted, table
+from ray_jobs.evaluation.markdown import at_threshold, number, quoted, table
 
 _GROUPS = "AB"
 _ASKED = {
@@ -95,15 +95,9 @@ def _gain(cells: dict[str, Any], figure: str) -> str:
 
 
 def _thresholded(trial: dict[str, Any]) -> str:
-    rows = [[name, *(_triple(cells.get(group)) for group in _GROUPS)]
+    rows = [[name, *(at_threshold(cells.get(group)) for group in _GROUPS)]
             for name, cells in trial["methods"].items()]  # fmt: skip
     return table(["method", *_GROUPS], rows)
-
-
-def _triple(cell: dict[str, Any] | None) -> str:
-    if cell is None:
-        return "–"
-    return " / ".join(number(cell[name]) for name in ("accuracy", "precision", "recall"))
 
 
 def _curve(trials: list[dict[str, Any]]) -> str:

@@ -20,6 +20,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def at_threshold(row: Mapping[str, float | None] | None) -> str:
+    """Accuracy / precision / recall of a group; a dash where it was not measured."""
+    if row is None:
+        return "–"
+    return " / ".join(number(row[name]) for name in ("accuracy", "precision", "recall"))
+
+
 def quoted(title: str, rows: Mapping[str, tuple[str, ...]]) -> str:
     """A table of the paper, marked as such."""
     body = [[name, *cells] for name, cells in rows.items()]

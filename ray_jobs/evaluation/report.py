@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray_jobs.evaluation import few_shot_report, paper, trained_report
-from ray_jobs.evaluation.markdown import number, quoted, table
+from ray_jobs.evaluation.markdown import at_threshold, number, quoted, table
 
 _LEGEND = (
     "Groups: A buys a category, B buys it for the first time in 26 weeks, C redeems a coupon, "
@@ -86,14 +86,10 @@ def _differences(differences: dict[str, Any]) -> str:
 def _thresholded(methods: dict[str, Any]) -> str:
     groups = sorted({group for rows in methods.values() for group in rows})
     rows = [
-        [method, *(_triple(found[group]) if group in found else "–" for group in groups)]
+        [method, *(at_threshold(found.get(group)) for group in groups)]
         for method, found in methods.items()
     ]
     return table(["method", *groups], rows)
-
-
-def _triple(row: dict[str, Any]) -> str:
-    return " / ".join(number(row[name]) for name in ("accuracy", "precision", "recall"))
 
 
 def _figures(report: dict[str, Any]) -> str:
