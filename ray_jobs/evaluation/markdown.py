@@ -8,6 +8,9 @@ import numpy as np
 
 from ray_jobs.evaluation import paper
 
+AT_THRESHOLD = ("accuracy", "precision", "recall")
+"""What the paper tells of a ranking that is cut somewhere."""
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
@@ -24,7 +27,7 @@ def at_threshold(row: Mapping[str, float | None] | None) -> str:
     """Accuracy / precision / recall of a group; a dash where it was not measured."""
     if row is None:
         return "–"
-    return " / ".join(number(row[name]) for name in ("accuracy", "precision", "recall"))
+    return " / ".join(number(row[name]) for name in AT_THRESHOLD)
 
 
 def quoted(title: str, rows: Mapping[str, tuple[str, ...]]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ray_jobs.evaluation import decoys, paper
 from ray_jobs.evaluation.ablations import FULL
 from ray_jobs.evaluation.fusion import CONCATENATION, RIVALS
-from ray_jobs.evaluation.markdown import number, quoted, spread, table
+from ray_jobs.evaluation.markdown import AT_THRESHOLD, at_threshold, number, quoted, spread, table
 from ray_jobs.metrics import mean
 
 
@@ -71,15 +71,16 @@ def _variants(listed: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _thresholds(listed: dict[str, list[dict[str, Any]]]) -> str:
-    figures = ("accuracy", "precision", "recall")
-
-    def cell(seeds: list[dict[str, Any]], group: str) -> str:
-        rows = [one["zero_shot"][group] for one in seeds if group in one["zero_shot"]]
-        known = [[row[name] for row in rows if row[name] is not None] for name in figures]
-        return " / ".join(number(mean(each) if each else None) for each in known)
-
-    rows = [[name, *(cell(seeds, group) for group in "ABCD")] for name, seeds in listed.items()]
+    rows = [[name, *(at_threshold(_mean(seeds, group)) for group in "ABCD")]
+            for name, seeds in listed.items()]  # fmt: skip
     return table(["variant", *"ABCD"], rows)
+
+
+def _mean(seeds: list[dict[str, Any]], group: str) -> dict[str, float | None] | None:
+    """A group's figures by name, each the mean over the seeds that have it."""
+    rows = [one["zero_shot"][group] for one in seeds if group in one["zero_shot"]]
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in AT_THRESHOLD}
+    return {name: mean(each) if each else None for name, each in known.items()} if rows else None
 
 
 def _fusion(report: dict[str, Any]) -> str:
