@@ -6,11 +6,14 @@ what peft tunes in that architecture; else every linear map on the way to the wo
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
 
 from feature_repo.errors import InputError
+
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")  # peft asks by the old name
 
 _QUERY_AND_VALUE = (
     ("query", "value"),  # BERT, RoBERTa, ELECTRA, ALBERT

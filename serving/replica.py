@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,7 +66,6 @@ class Replica:
         import torch
 
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         # Sentences are encoded in parallel, one thread each (16 ms). Two threads each, and other
         # work on the machine, made them wait for one another: 900 ms.
         torch.set_num_threads(1)
