@@ -56,8 +56,8 @@ class Bench:
         return {}
 
     @cached_property
-    def written(self) -> dict[str, list[str]]:
-        """The demands in other words."""
+    def written(self) -> dict[str, dict[str, list[str]]]:
+        """The demands in other words, by wording."""
         return demands.read(self.subject.dataset.source)
 
     @property

@@ -1,14 +1,15 @@
 """The demands a snapshot is asked: each task's own sentence, and others' words for the same.
 
-The other wordings stand in ``ray_jobs/demands/*.json``. They were written before anything was
-measured on them and use no word of the catalogue.
+The other wordings stand in ``ray_jobs/demands/*.json``, written before anything was measured on
+them. Paraphrases use no word of the category's name, but some name one of its products ("shampoo"),
+which the catalogue lists; those under ``without_products`` use no word of any level below either.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from ray_jobs.protocol import Task
 DIRECTORY = Path(__file__).parent.parent / "demands"
 WORDINGS = ("name", "paraphrase")
 """The sentence of the protocol, which names the category; and the written ones, which do not."""
+STRICT = "without product words"
+"""The wording without a word of the category's products, for categories alone."""
+
+Written = Mapping[str, Sequence[str]]
+"""Task name → sentences."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +37,27 @@ class Demand:
         return self.asked[0]
 
 
-def demands(tasks: Sequence[Task], written: dict[str, list[str]]) -> list[Demand]:
-    """Every task that has a sentence by name, and those that were put into other words too."""
-    by_name = [Demand("name", (task,)) for task in tasks if task.sentence is not None]
-    paraphrased = [
-        Demand("paraphrase", tuple(replace(task, sentence=text) for text in written[task.name]))
-        for task in tasks
-        if task.sentence is not None and task.name in written
+def demands(tasks: Sequence[Task], written: Mapping[str, Written]) -> list[Demand]:
+    """Every task that has a sentence by name, and in each wording of ``written`` that tells it."""
+    asked = [task for task in tasks if task.sentence is not None]
+    return [Demand("name", (task,)) for task in asked] + [
+        Demand(wording, tuple(replace(task, sentence=text) for text in sentences[task.name]))
+        for wording, sentences in written.items()
+        for task in asked
+        if task.name in sentences
     ]
-    return by_name + paraphrased
 
 
-def read(source: str, directory: Path = DIRECTORY) -> dict[str, list[str]]:
-    """Task name → sentences, for the data set ``source``; empty where nobody wrote any."""
+def read(source: str, directory: Path = DIRECTORY) -> dict[str, dict[str, list[str]]]:
+    """Wording → task name → sentences, for the data set ``source``; none where nobody wrote any."""
     path = directory / f"{source.replace('-', '_')}.json"
     if not path.exists():
-        return {}
+        return {"paraphrase": {}, STRICT: {}}
     content = json.loads(path.read_text())
-    return {**content["categories"], **content["behaviours"]}
+    paraphrases = {**content["categories"], **content["behaviours"]}
+    return {"paraphrase": paraphrases, STRICT: content["without_products"]}
 
 
-def digest(written: dict[str, list[str]]) -> str:
+def digest(written: Mapping[str, Written]) -> str:
     """Hash of the sentences: results depend on them, and they are not code."""
     return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:12]

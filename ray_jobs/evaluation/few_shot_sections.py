@@ -58,13 +58,17 @@ class _Study:
         subject, results = self.bench.subject, self.bench.results
         return Ground(
             subject.query_encoder("catalogue"), subject.vectors("fused"), subject.users,
-            [*subject.protocol.purchases(), *subject.protocol.new_buyers()], self.bench.written,
+            [*subject.protocol.purchases(), *subject.protocol.new_buyers()], self.written,
             results.of("base rates", [], lambda: zero_shot.base_rates(subject.earlier)),
         )  # fmt: skip
 
     @property
+    def written(self) -> demands.Written:
+        return self.bench.written["paraphrase"]
+
+    @property
     def trials(self) -> list[Trial]:
-        return trials(demands.WORDINGS if self.bench.written else demands.WORDINGS[:1])
+        return trials(demands.WORDINGS if self.written else demands.WORDINGS[:1])
 
     def parts(self, names: Sequence[str]) -> dict[str, Part]:
         """What measures each of these methods on each trial."""
@@ -98,7 +102,7 @@ class _Study:
     def _part(self, trial: Trial, name: str) -> Part:
         trial, draws = _heard(trial, name), self._draws(trial)
         return lambda: self.bench.results.of(
-            f"few-shot {trial.name} {name}", [demands.digest(self.bench.written), draws],
+            f"few-shot {trial.name} {name}", [demands.digest({"paraphrase": self.written}), draws],
             lambda: measure(self.ground, trial, name, draws),
         )  # fmt: skip
 

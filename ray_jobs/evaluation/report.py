@@ -35,24 +35,29 @@ def _head(report: dict[str, Any]) -> str:
     )
 
 
+_WORDINGS = {
+    "zero_shot": "The sentence names the category or behaviour",
+    "paraphrase": "The demand in other words, none of its category's name (mean over wordings; "
+    "counts and LightGBM are told what is meant, but for those that say they read it)",
+    "strict": "The same without a word of the category's products either",
+}
+"""What the report calls each way to ask."""
+
+
 def _zero_shot(report: dict[str, Any]) -> str:
     parts = ["## Zero-shot: one sentence ranks the whole population"]
-    for name, title in (
-        ("zero_shot", "The sentence names the category or behaviour"),
-        ("paraphrase", "The demand in other words, none of the catalogue's (mean over wordings; "
-         "counts and LightGBM are told what is meant, but for those that say they read it)"),
-    ):  # fmt: skip
+    for name, title in _WORDINGS.items():
         if not report.get(name):
             continue
         parts += [f"### {title}", _ranked(report[name])]
         if differences := report["against_counts"].get(name):
             parts.append(_differences(differences))
-    if differences := report["against_counts"].get("paraphrase, read"):
-        parts += [
-            "The same minus the best count of what the catalogue reads: one reader, so what "
-            "is left is what the vectors have learnt.",
-            _differences(differences),
-        ]
+        if differences := report["against_counts"].get(f"{name}, read"):
+            parts += [
+                "The same minus the best count of what the catalogue reads: one reader, so what "
+                "is left is what the vectors have learnt.",
+                _differences(differences),
+            ]
     parts += [
         "![Mean AUC of every method by group](zero_shot.png)",
         "### At a threshold that was fixed earlier (Table 2)",

@@ -45,12 +45,13 @@ def _zero_shot(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {
         "zero_shot": zero_shot.table(by_name, "name"),
         "paraphrase": zero_shot.table(measured, "paraphrase"),
+        "strict": zero_shot.table(measured, demands.STRICT),
     }
     found["against_counts"] = {
         section: zero_shot.against_counts(measured, counts, wording, ours=READ)
         for section, counts, wording in (
             ("zero_shot", told, "name"), ("paraphrase", told, "paraphrase"),
-            ("paraphrase, read", read, "paraphrase"),
+            ("paraphrase, read", read, "paraphrase"), ("strict, read", read, demands.STRICT),
         )
     }  # fmt: skip
     visualise.zero_shot_bars(found["zero_shot"], results.out / "zero_shot.png")

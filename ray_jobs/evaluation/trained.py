@@ -6,7 +6,7 @@ the same time; a section then finds their results.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -90,7 +90,7 @@ def _seeded(name: str, seed: int) -> str:
     return f"{name}, seed {seed}"
 
 
-def _brief(subject: Subject, written: dict[str, list[str]], splits: int) -> dict[str, Any]:
+def _brief(subject: Subject, written: Mapping[str, demands.Written], splits: int) -> dict[str, Any]:
     """The rows of one variant: zero-shot by the sentence alone, and the probe of its vectors."""
     ours = zero_shot.Method(zero_shot.OURS, sentence(subject), reads=True)
     resamples = Resamples([str(user) for user in subject.protocol.everyone], num=1)

@@ -48,7 +48,7 @@ def test_rates_come_from_the_earlier_period_only(protocol_at: Callable[..., Prot
 
 
 def measured(**scores: Any) -> dict[str, Any]:
-    asked = demands.demands([task()], {"CHEESE": ["cheddar", "brie"]})
+    asked = demands.demands([task()], {"paraphrase": {"CHEESE": ["cheddar", "brie"]}})
     resamples = Resamples(USERS.tolist(), num=50)
     methods = {name: Method(name, score, reads=name == OURS) for name, score in scores.items()}
     return {
@@ -90,7 +90,7 @@ def test_ours_is_compared_with_the_best_count_of_the_group() -> None:
 
 def test_every_task_with_a_sentence_was_put_into_three_other_wordings() -> None:
     """Written before anything was measured, and without a word of the catalogue's name."""
-    written = demands.read("complete-journey")
+    written = demands.read("complete-journey")["paraphrase"]
     assert set(CATEGORIES) | {"coupon", "lapse", "top spend", "spend up"} == set(written)
     for name, sentences in written.items():
         assert len(set(sentences)) >= 3
@@ -100,4 +100,4 @@ def test_every_task_with_a_sentence_was_put_into_three_other_wordings() -> None:
 
 
 def test_another_data_set_has_no_written_demands() -> None:
-    assert demands.read("synthetic") == {}
+    assert demands.read("synthetic") == {"paraphrase": {}, demands.STRICT: {}}
