@@ -1,6 +1,6 @@
 """The measuring protocol on Complete Journey: which behaviours, whose, and what counts as a hit.
 
-Four groups of tasks at a cut-off T: A buys a category, B buys it for the first time in 26 weeks,
+Five groups of tasks at a cut-off T: A buys a category, B buys it for the first time in 26 weeks,
 C redeems a coupon, D overall behaviour, E profile (docs/decisions/protocol.md). Features may use
 what was known strictly before T; labels lie in the horizon that starts at T.
 
@@ -48,8 +48,8 @@ class Protocol:
     """All tasks at one cut-off.
 
     Args:
-        profiles: canonical profiles that group E is labelled by; default the tables' own. A build
-            without demographics has none, and is still asked how well its vectors tell them.
+        profiles: canonical profiles that group E is labelled by; without, there is no group E. They
+            are not taken from the tables: what a build has there, its model reads.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Protocol:
         self.everyone = np.array(users_before(con, cutoff), object)
 
     def tasks(self) -> list[Task]:
-        """Groups A, B, C, D, and E where profiles are known."""
+        """Groups A, B, C, D, and E if profiles were given."""
         return [*self.purchases(), *self.new_buyers(), self.coupon(), *self.behaviours(),
                 *self.profiles()]  # fmt: skip
 
@@ -119,11 +119,11 @@ class Protocol:
         ]  # fmt: skip
 
     def profiles(self) -> list[Task]:
-        """Group E: kids, age ≥ 45, income ≥ 75K, married; only where demographics are known."""
-        table = self._profiles
-        if table is None:
-            table = self.con.sql("SELECT user_id, categorical FROM profiles").to_arrow_table()
-        rows = zip(table["user_id"].to_pylist(), table["categorical"].to_pylist(), strict=True)
+        """Group E: kids, age ≥ 45, income ≥ 75K, married; only of users with a known answer."""
+        if self._profiles is None:
+            return []
+        columns = (self._profiles[name].to_pylist() for name in ("user_id", "categorical"))
+        rows = zip(*columns, strict=True)
         known = set(self.everyone)
         profiles = {user: dict(values) for user, values in rows if user in known}
         rules = {

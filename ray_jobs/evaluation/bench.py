@@ -53,7 +53,7 @@ class Bench:
     @property
     def head(self) -> dict[str, Any]:
         """What a report says of itself besides the snapshot."""
-        return {}
+        return {"demographics": self.subject.dataset.demographics}
 
     @cached_property
     def written(self) -> dict[str, dict[str, list[str]]]:

@@ -8,10 +8,12 @@ from typing import Any
 from ray_jobs.evaluation import few_shot_report, paper, trained_report
 from ray_jobs.evaluation.markdown import at_threshold, number, quoted, table
 
-_LEGEND = (
+_GROUPS = (
     "Groups: A buys a category, B buys it for the first time in 26 weeks, C redeems a coupon, "
-    "D overall behaviour, E profile. How each figure is made: docs/evaluation.md."
+    "D overall behaviour, E profile."
 )
+_WITHOUT_E = "E is left out: this build reads the demographics that E asks for."
+_HOW = "How each figure is made: docs/evaluation.md."
 _ZERO_SHOT = (
     ("auc", "AUC", 3), ("ks", "KS", 3), ("precision_at_k", "precision@k", 3),
     ("lift_1", "lift 1 %", 2), ("lift_5", "lift 5 %", 2), ("lift_10", "lift 10 %", 2),
@@ -23,7 +25,12 @@ def page(report: dict[str, Any]) -> str:
     """The whole report as Markdown; sections that were not measured are left out."""
     parts = [_head(report)]
     parts += [render(report) for name, render in _SECTIONS.items() if report.get(name)]
-    return "\n\n".join([*parts, _LEGEND, ""])
+    return "\n\n".join([*parts, _legend(report), ""])
+
+
+def _legend(report: dict[str, Any]) -> str:
+    told = [_GROUPS, _WITHOUT_E, _HOW] if report["demographics"] else [_GROUPS, _HOW]
+    return " ".join(told)
 
 
 def _head(report: dict[str, Any]) -> str:

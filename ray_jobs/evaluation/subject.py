@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.query import QueryEncoder
@@ -66,14 +67,18 @@ class Subject:
         return open_tables(self.workspace.root / self.dataset.tables)
 
     @cached_property
+    def profiles(self) -> pa.Table | None:
+        """The source's profiles; None where the build has them: no labels that were read."""
+        return None if self.dataset.demographics else complete_journey.profiles()
+
+    @cached_property
     def protocol(self) -> Protocol:
-        """The protocol at the snapshot's date, with labels that the build itself may not have."""
-        labels = None if self.dataset.demographics else complete_journey.profiles()
-        return Protocol(self.con, self.manifest.as_of, labels)
+        """The protocol at the snapshot's date."""
+        return Protocol(self.con, self.manifest.as_of, self.profiles)
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """All tasks at the snapshot's date."""
+        """All tasks at the snapshot's date; group E only where :attr:`profiles` are unseen."""
         return self.protocol.tasks()
 
     @cached_property

@@ -74,15 +74,13 @@ class Tasks:
     @classmethod
     def of(cls, subject: Subject, *, length: int = LENGTH) -> Tasks:
         """The tasks as of a snapshot's date."""
-        seen = subject.dataset.demographics
-        profiles = None if seen else complete_journey.profiles()
-        return cls(subject.protocol, subject.lines, profiles, length=length)
+        return cls(subject.protocol, subject.lines, subject.profiles, length=length)
 
     def listed(self) -> dict[str, Callable[[], Downstream]]:
         """Name → task, in the order of the report."""
         found: dict[str, Callable[[], Downstream]] = {}
         labelled = Protocol(self._con, self._protocol.cutoff, self._profiles)
-        for task in labelled.profiles() if self._profiles is not None else ():
+        for task in labelled.profiles():
             found[task.name] = partial(_binary, "profiling", task, task.name)
         found["coupon use"] = lambda: _binary("targeting", self._protocol.coupon(), "coupon use")
         found["lapse"] = lambda: _binary("targeting", self._protocol.behaviours()[0], "lapse")

@@ -56,6 +56,12 @@ def protocol(
     return Protocol(transforms.open_tables(held), T)
 
 
+def labelled(held: Protocol, profiles: Iterable[Row]) -> Protocol:
+    """The same with profiles that are labels."""
+    table = pa.Table.from_pylist(list(profiles), schema=schema.CANONICAL["profiles"])
+    return Protocol(held.con, T, table)
+
+
 def labels(task: Task) -> dict[str, bool]:
     return dict(zip(task.users.tolist(), task.labels.tolist(), strict=True))
 
@@ -145,7 +151,7 @@ def test_group_e_asks_only_where_the_answer_is_known() -> None:
         known("d", age="19-24", income="Under 15K", kids_count="3+"),
         known("stranger", kids_count="2"),
     ]
-    tasks = protocol(long_known("a", "b", "c", "d", "e"), profiles=profiles).profiles()
+    tasks = labelled(protocol(long_known("a", "b", "c", "d", "e")), profiles).profiles()
     assert {task.group for task in tasks} == {"E"} and all(t.sentence is None for t in tasks)
     assert labels(of(tasks, "kids")) == {"a": True, "b": False, "d": True}
     assert labels(of(tasks, "age 45+")) == {"a": True, "b": False, "c": True, "d": False}
@@ -153,17 +159,12 @@ def test_group_e_asks_only_where_the_answer_is_known() -> None:
     assert labels(of(tasks, "married")) == {"a": True, "b": False}
 
 
-def test_profiles_that_a_build_leaves_out_are_still_labels() -> None:
-    held = protocol(long_known("a", "b"))
-    assert held.profiles() == []
-    labels_of = [known("a", marital_status="Married"), known("b", marital_status="Unmarried")]
-    table = pa.Table.from_pylist(labels_of, schema=schema.CANONICAL["profiles"])
-    (task,) = Protocol(held.con, T, table).profiles()
+def test_group_e_is_never_labelled_by_the_profiles_that_a_model_reads() -> None:
+    married = [known("a", marital_status="Married"), known("b", marital_status="Unmarried")]
+    held = protocol(long_known("a", "b"), profiles=married)
+    assert held.profiles() == [] and {task.group for task in held.tasks()} == {"A", "C", "D"}
+    (task,) = labelled(held, married).profiles()
     assert labels(task) == {"a": True, "b": False}
-
-
-def test_without_demographics_there_is_no_group_e() -> None:
-    assert {task.group for task in protocol(long_known("a")).tasks()} == {"A", "C", "D"}
 
 
 def test_a_cut_off_after_the_data_is_refused() -> None:

@@ -24,7 +24,8 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Any:
         id="s1", space="x", as_of=when, trained_as_of=when, num_users=3, source="complete-journey",
         synthetic=False,
     )  # fmt: skip
-    one = SimpleNamespace(manifest=manifest, identity=["s1"])
+    dataset = SimpleNamespace(demographics=False)
+    one = SimpleNamespace(manifest=manifest, identity=["s1"], dataset=dataset)
     monkeypatch.setattr(evaluate.Subject, "open", lambda place, snapshot: one)
     sections = {name: section(name) for name in ("zero-shot", "map", "planted")}
     suite = replace(evaluate.SUITES["found"], sections=sections, parts={})

@@ -67,7 +67,7 @@ def subject(
     encoder = QueryEncoder(model, None)  # type: ignore[arg-type]
     one = SimpleNamespace(
         manifest=manifest, identity=["s1"], users=task.users.tolist(), task=task,
-        dataset=SimpleNamespace(source="complete-journey"), encoder=encoder,
+        dataset=SimpleNamespace(source="complete-journey", demographics=False), encoder=encoder,
         protocol=SimpleNamespace(purchases=lambda: [task], new_buyers=list),
         earlier=protocol_at(when - EARLIER, users=USERS),
         vectors=lambda kind: vectors, query_encoder=lambda rewriter: encoder,

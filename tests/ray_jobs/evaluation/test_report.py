@@ -8,7 +8,8 @@ from ray_jobs.evaluation import paper, report
 from ray_jobs.evaluation.zero_shot import FIGURES
 
 HEAD = {"snapshot": "20170911_x_1", "source": "complete-journey", "synthetic": False,
-        "households": 2439, "as_of": "2017-09-11T00:00", "trained_as_of": "2017-09-11"}  # fmt: skip
+        "households": 2439, "as_of": "2017-09-11T00:00", "demographics": False,
+        "trained_as_of": "2017-09-11"}  # fmt: skip
 ROW: dict[str, Any] = {**dict.fromkeys(FIGURES, 0.5), "tasks": 20}
 
 
@@ -20,6 +21,19 @@ def test_sections_that_were_measured_are_shown_and_others_are_not() -> None:
     assert "## Zero-shot" in page and "| sentence | A | 20 | 0.500 |" in page
     assert "| sentence | B | 20 | – |" in page and "## Cost" not in page
     assert "88.6/83.7/94.1" in page and paper.NOTE in page
+
+
+def test_a_report_without_group_e_says_why() -> None:
+    probed = {"auc": 0.7, "ks": 0.3, "precision_at_k": 0.4}
+    groups: dict[str, Any] = {**dict.fromkeys("ABCD", probed), "dim": 8}
+    variant = [{part: dict.fromkeys("ABCD", ROW) for part in ("zero_shot", "paraphrase", "probe")}]
+    ablations = {"preset": "best", "as_of": "2017-09-11", "variants": {"full": variant}}
+    measured = {"probes": {"fused": groups}, "ablations": ablations}
+    page = report.page({**HEAD, "demographics": True, **measured})
+    assert page.count("E is left out") == 1 and "| 0.700 / 0.300 / 0.400 | – |" in page
+    assert "| 0.500 | – |" in page
+    page = report.page({**HEAD, "probes": {"fused": {**groups, "E": probed}}})
+    assert "E is left out" not in page and "| 0.700 / 0.300 / 0.400 | – |" not in page
 
 
 def test_synthetic_data_are_labelled() -> None:

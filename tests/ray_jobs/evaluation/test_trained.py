@@ -18,7 +18,8 @@ from ray_jobs.evaluation.bench import Bench, Found
 from ray_jobs.evaluation.results import Results
 
 HEAD = {"snapshot": "20171106_x_1", "source": "complete-journey", "synthetic": False,
-        "households": 2456, "as_of": "2017-11-06T00:00", "trained_as_of": "2017-11-06"}  # fmt: skip
+        "households": 2456, "as_of": "2017-11-06T00:00", "demographics": False,
+        "trained_as_of": "2017-11-06"}  # fmt: skip
 FINAL = datetime(2017, 11, 6, tzinfo=UTC)
 CHOSEN_AT = datetime(2017, 9, 11, tzinfo=UTC)
 LAPTOP = presets.laptop()

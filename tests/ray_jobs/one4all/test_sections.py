@@ -57,7 +57,7 @@ def bench(receipts: Any, protocol: Any, lines: Any, tmp_path: Path) -> Bench:
     subject = SimpleNamespace(
         con=opened.con, manifest=manifest, users=users, lines=Lines(lines),
         vectors=lambda kind: vectors,
-        dataset=SimpleNamespace(demographics=True, name="market"), protocol=opened,
+        dataset=SimpleNamespace(name="market"), profiles=None, protocol=opened,
     )  # fmt: skip
     settings = Evaluate(
         workspace=str(tmp_path), out=str(tmp_path), suite="one4all", repeats=1, epochs=1, length=8,
