@@ -51,7 +51,7 @@ class TuneConfig:
     steps: int = 40
     learning_rate: float = 0.01
     margin: float = 0.2
-    hardest: int = 5  # negatives nearest to the query that count at each step
+    hardest: int | None = 5  # negatives nearest to the query that count at each step; None: all
     anchor: float = 1.0  # squared distance to the zero-shot query, against the mean triplet
     seed: int = 0
 
@@ -61,14 +61,16 @@ class TuneConfig:
         if self.geometry not in ("sphere", "cosine"):
             raise ValueError(f"geometry must be 'sphere' or 'cosine', got {self.geometry!r}")
         for name in ("num_tokens", "steps", "hardest"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-PAPER = TuneConfig(method="tokens", geometry="cosine", anchor=0.0)
-"""Eq. 16 and nothing else: unit vectors, no pull towards the sentence."""
+PAPER = TuneConfig(method="tokens", geometry="cosine", hardest=None, anchor=0.0)
+"""Eq. 16 and nothing else: unit vectors, all pairs of seeds, no pull towards the sentence."""
 ANCHORED = TuneConfig(method="tokens")
-"""Eq. 16 on the sphere, where distances rank as the inner product does, near the sentence."""
+"""Eq. 16 on the sphere, where distances rank as the inner product does, near the sentence; of the
+negatives the hardest."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,10 @@ def _first_tokens(tower: TextTower, config: TuneConfig) -> Tensor:
     return words.mean(0) + 0.1 * words.std() * noise
 
 
-def _hardest(query_BD: Tensor, negatives_BND: Tensor, count: int) -> Tensor:
-    """The ``count`` negatives nearest to each query. [B, count, D]"""
+def _hardest(query_BD: Tensor, negatives_BND: Tensor, count: int | None) -> Tensor:
+    """The ``count`` negatives nearest to each query, or all of them. [B, count, D]"""
+    if count is None:
+        return negatives_BND
     with torch.no_grad():
         query_B1D = _widened(query_BD, negatives_BND)[:, None]
         far_BN = (query_B1D - negatives_BND).square().sum(-1)

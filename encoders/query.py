@@ -109,7 +109,7 @@ class QueryEncoder:
 
         Args:
             method: ``posterior`` starts from the demand as it is read; ``tokens`` learns them
-                before the demand as it stands, as the paper does.
+                before the demand as it stands, as the paper does (``encoders.prompt.PAPER``).
             each_step: called before each step of learning; what it raises ends it.
         """
         given = self.model, text, positives_PD, negatives_ND, population_UD

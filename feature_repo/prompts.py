@@ -47,7 +47,7 @@ class PromptRecord(BaseModel):
     text: str
     positives: int = Field(ge=1)
     negatives: int = Field(ge=1)
-    settings: dict[str, str | int | float]
+    settings: dict[str, str | int | float | None]
     created_at: AwareDatetime
 
 
@@ -79,7 +79,7 @@ class PromptStore:
         kind: str,
         text: str,
         seeds: tuple[int, int],
-        settings: dict[str, str | int | float],
+        settings: dict[str, str | int | float | None],
         tokens: Floats,
         query: Floats,
         created_at: datetime,

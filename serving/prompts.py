@@ -1,9 +1,10 @@
 """Sentences that seed users sharpen: tuned, kept under an id, and found again by it.
 
-Tokens before a sentence (method ``tokens``) take gradients through the language model: two to five
-seconds of a core with MiniLM, more with a larger one. So one prompt at a time is tuned in this way,
-in the thread of its request; another one meanwhile is refused at once, since waiting would hold the
-threads that everybody else is answered in.
+Tokens before a sentence (method ``tokens``) are learnt as in the paper (``encoders.prompt.PAPER``):
+eq. 16 over all pairs of seeds and nothing else. They take gradients through the language model: two
+to five seconds of a core with MiniLM, more with a larger one. So one prompt at a time is tuned in
+this way, in the thread of its request; another one meanwhile is refused at once, since waiting
+would hold the threads that everybody else is answered in.
 """
 
 from __future__ import annotations

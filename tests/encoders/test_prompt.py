@@ -13,7 +13,15 @@ import torch
 
 from encoders import losses
 from encoders.alignment import FoundModel
-from encoders.prompt import PAPER, Prompt, TuneConfig, _Prefixed, tune, tune_many
+from encoders.prompt import (
+    PAPER,
+    Prompt,
+    TuneConfig,
+    _first_tokens,
+    _Prefixed,
+    tune,
+    tune_many,
+)
 
 TEXT = "will buy tea in the next four weeks"
 TOKENS = TuneConfig(method="tokens", steps=25, num_tokens=3, learning_rate=0.05, anchor=0.01)
@@ -181,6 +189,26 @@ def test_only_the_hardest_negatives_count(model: FoundModel, users: np.ndarray) 
     np.testing.assert_allclose(both.query_D, alone.query_D, atol=1e-6)
 
 
+def test_the_letter_sums_over_all_pairs_of_seeds(model: FoundModel, users: np.ndarray) -> None:
+    positives, negatives = users[:5], users[5:13]
+    config = replace(PAPER, steps=3, num_tokens=3)
+    unit = [torch.tensor(u / np.linalg.norm(u)) for u in (*positives, *negatives)]
+    tokens = _first_tokens(model.text, config)[None].requires_grad_()
+    optimiser = torch.optim.Adam([tokens], lr=config.learning_rate)
+    for _ in range(config.steps):
+        query = _Prefixed(model, [TEXT])(tokens)[0]
+        near, far = ([(query - u).square().sum() for u in us] for us in (unit[:5], unit[5:]))
+        pairs = [(p - n + config.margin).clamp(min=0) for p in near for n in far]
+        (tokens.grad,) = torch.autograd.grad(torch.stack(pairs).mean(), [tokens])
+        optimiser.step()
+
+    def learnt(config: TuneConfig) -> np.ndarray:
+        return tune(model, TEXT, positives, negatives, users, config).tokens_TE
+
+    np.testing.assert_allclose(learnt(config), tokens[0].detach(), atol=1e-4)
+    assert np.abs(learnt(replace(config, hardest=5)) - learnt(config)).max() > 1e-3
+
+
 # --- mistakes, and speed
 
 
@@ -211,6 +239,8 @@ def test_mistakes_are_named(model: FoundModel, users: np.ndarray) -> None:
         TuneConfig(geometry="flat")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps"):
         TuneConfig(steps=0)
+    with pytest.raises(ValueError, match="hardest must be at least 1, got 0"):
+        TuneConfig(hardest=0)
 
 
 def test_the_real_language_model_tunes_in_seconds(

@@ -26,7 +26,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def save(store: PromptStore, **changes: Any) -> PromptRecord:
     fields: dict[str, Any] = {
         "space": "s1", "kind": "fused", "text": "will buy cheese", "seeds": (5, 4),
-        "settings": {"method": "posterior", "strength": 0.1},
+        "settings": {"method": "posterior", "strength": 0.1, "hardest": None},
         "tokens": np.zeros((0, 6), np.float32), "query": np.arange(3, dtype=np.float32),
         "created_at": NOW, **changes,
     }  # fmt: skip

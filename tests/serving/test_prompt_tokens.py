@@ -83,7 +83,9 @@ def test_learnt_tokens_are_kept_and_rank_in_place_of_a_sentence(
     stored = PromptStore(world.workspace).load(made["prompt"], space=made["space"], kind="fused")
     np.testing.assert_array_equal(stored.tokens, expected.tokens_TE)
     np.testing.assert_array_equal(stored.query, expected.query_D)
-    assert stored.tokens.shape[0] == PAPER.num_tokens and stored.record.settings["anchor"] == 0.0
+    kept = stored.record.settings
+    assert stored.tokens.shape[0] == PAPER.num_tokens
+    assert kept["anchor"] == 0.0 and kept["hardest"] is None
 
     for asked in ({"prompt": made["prompt"]}, {"prompt": made["prompt"], "text": TEXT}):
         found = client.post("/v1/target", json={**asked, "size": 40}).json()
