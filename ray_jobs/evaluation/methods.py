@@ -88,15 +88,18 @@ def sentence(subject: Subject, rewriter: Choice = "none") -> Scorer:
     return _ranking(subject, subject.query_encoder(rewriter))
 
 
-def words_alone(subject: Subject) -> Scorer:
-    """Ours without feedback of the past: what a sentence says of a subject nobody has met yet."""
+def without_feedback(subject: Subject) -> Scorer:
+    """Ours without feedback of the past in the query; the users' vectors stay as they are."""
     encoder = subject.query_encoder()
     encoder.model.feedback = None
     return _ranking(subject, encoder)
 
 
 def as_others(subject: Subject, held: Sequence[str]) -> Scorer:
-    """A sentence about subjects that the catalogue lacks, read as the subjects that it has."""
+    """A sentence about subjects that the catalogue lacks, read as the subjects that it has.
+
+    The users' vectors stay as they are: what was bought of the ``held`` subjects is in them.
+    """
     encoder = subject.query_encoder()
     known = _catalogue(subject).without(held)
     days = encoder.info.horizon_days

@@ -24,10 +24,11 @@ def _unseen(report: dict[str, Any]) -> str:
     return "\n\n".join([
         "## Categories that no training sentence was about",
         f"Preset {found['preset']}; five categories at a time are left out of sentences and "
-        "labels and then asked for by name. Their past purchases stay visible: feedback of the "
-        "past lets them answer for a subject that the model was never asked about. A subject that "
-        "nobody has bought yet has its words alone, which the service reads as the categories "
-        "that it knows. With several seeds: mean ± standard deviation.",
+        "labels and then asked for by name. What was bought of them before stays in the users' "
+        "vectors, for all three readings. The first has it in the query too, by feedback of the "
+        "past; the second leaves that out; the third reads the words as categories that are "
+        "known, as the service reads a heading that it lacks. So none of them stands for a "
+        "category that nobody has bought yet. With several seeds: mean ± standard deviation.",
         table(["read by", "group", "tasks", "AUC", "precision@k", "AUC of each"], rows),
     ])  # fmt: skip
 

@@ -5,8 +5,13 @@ was bought of them stays visible in the past, as with any new line of products. 
 anew, at the snapshot's own date.
 
 Three readings of a sentence: as the model answers it, where feedback of the past
-(``encoders.feedback``) lets past purchases of the category speak; and as for a category that nobody
-has bought yet: by its words alone, and as the service reads it then, as categories that are known.
+(``encoders.feedback``) lets past purchases of the category speak in the query; by its words,
+without that feedback; and by words read as categories that are known, as the service reads a
+heading that its catalogue lacks.
+
+All three rank the same users' vectors, which hold the category's past purchases too (habits), and
+whitening is fitted with the sentences of all that is counted. So none of them stands for a category
+that nobody has bought yet.
 """
 
 from __future__ import annotations
@@ -16,14 +21,14 @@ from typing import Any
 
 from ray_jobs import metrics
 from ray_jobs.evaluation.ablations import Trainings, Variant
-from ray_jobs.evaluation.methods import as_others, sentence, words_alone
+from ray_jobs.evaluation.methods import as_others, sentence, without_feedback
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.evaluation.zero_shot import Scorer
 from ray_jobs.protocol import CATEGORIES
 
 HELD_OUT = 5
 ANSWERED = "words and past purchases"
-WORDS = "words alone"
+WORDS = "words, without feedback of the past"
 AS_OTHERS = "words, read as known categories"
 READINGS = (ANSWERED, WORDS, AS_OTHERS)
 
@@ -39,7 +44,7 @@ def measure(trainings: Trainings, fold: Variant, seed: int) -> dict[str, Any]:
     """Reading → figures of one fold's own categories, as :func:`scored` tells them."""
     made = trainings.subject(fold, seed)
     held = fold.changes["unseen"]
-    ways = (sentence(made), words_alone(made), as_others(made, held))
+    ways = (sentence(made), without_feedback(made), as_others(made, held))
     return {name: scored(made, way, held) for name, way in zip(READINGS, ways, strict=True)}
 
 

@@ -121,7 +121,9 @@ def test_unseen_categories_are_told_by_reading_with_their_spread(
     found = trained.of_unseen(bench(tmp_path, seeds=2))
     page = report.page({**HEAD, **found})
     assert "| words and past purchases | A | 20 | 0.850 ± 0.071 | 0.500 ± 0.000 |" in page
-    assert "| words alone | A | 20 | 0.650 ± 0.071 |" in page and "cheese 0.650" in page
+    assert "| words, without feedback of the past | A | 20 | 0.650 ± 0.071 |" in page
+    assert "cheese 0.650" in page and "words alone" not in page
+    assert "stays in the users' vectors, for all three readings" in page
     assert "| words, read as known categories | A | 20 | 0.750 ± 0.071 |" in page
 
 

@@ -48,7 +48,7 @@ def test_the_summary_is_over_all_folds() -> None:
     }  # fmt: skip
 
 
-def test_words_alone_leave_out_what_the_past_of_a_subject_says() -> None:
+def test_without_feedback_a_query_leaves_out_the_past_of_a_subject() -> None:
     """The sentence's past ranks the third user first, its words the first."""
 
     class Model:
@@ -69,12 +69,12 @@ def test_words_alone_leave_out_what_the_past_of_a_subject_says() -> None:
     )
     task = Task("A", "CHEESE", "will buy cheese", np.array(users), np.array([True, False, False]))
     assert methods.sentence(made)(task).tolist() == [1.0, 1.5, 2.0]
-    assert methods.words_alone(made)(task).tolist() == [1.0, 0.5, 0.0]
+    assert methods.without_feedback(made)(task).tolist() == [1.0, 0.5, 0.0]
     made.tasks = [task, Task("D", "CHEESE", "…", task.users, task.labels)]
     of = {score: unseen.scored(made, score(made), ("CHEESE",))
-          for score in (methods.sentence, methods.words_alone)}  # fmt: skip
+          for score in (methods.sentence, methods.without_feedback)}  # fmt: skip
     assert of[methods.sentence]["A"]["CHEESE"]["auc"] == 0.0
-    assert of[methods.words_alone] == {"A": {"CHEESE": {"auc": 1.0, "precision_at_k": 1.0}}}
+    assert of[methods.without_feedback] == {"A": {"CHEESE": {"auc": 1.0, "precision_at_k": 1.0}}}
     assert unseen.scored(made, methods.sentence(made), ("COFFEE",)) == {}
 
 
