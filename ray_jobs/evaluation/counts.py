@@ -39,7 +39,7 @@ class Counts:
 
     def past(self, task: Task) -> np.ndarray:
         """Count in 26 weeks, float64 [n]."""
-        return self._score(task, half_life=np.inf, days=182)
+        return self.within(task, 182)
 
     def recent(self, task: Task) -> np.ndarray:
         """Count that halves every 60 days, float64 [n]."""
@@ -53,8 +53,8 @@ class Counts:
         return activity * (self._count(task, 90.0, _FOREVER) + _TIE)
 
     def within(self, task: Task, days: int) -> np.ndarray:
-        """Count in the last ``days``, equal counts left equal, float64 [n]."""
-        return self._count(task, np.inf, days)
+        """Count in the last ``days``, float64 [n]."""
+        return self._score(task, half_life=np.inf, days=days)
 
     def _score(self, task: Task, half_life: float, days: int = _FOREVER) -> np.ndarray:
         activity = self._of(task, self._occasions("basket", 60.0))

@@ -75,7 +75,11 @@ class RuleReader:
         return Label(name, group_of(name), self._days.get(name, PLAIN_DAYS))
 
     def score(self, task: Task) -> np.ndarray:
-        """How often the label applied to the task's users within the rule's window, [n]."""
+        """How often the label applied to the task's users within the rule's window, [n].
+
+        Ties are ordered as for every count, by overall recent activity: whoever asks for new buyers
+        finds nothing but ties.
+        """
         label = self.label(task.sentence or "")
         meant = replace(task, name=label.name, group=label.group)
         return self._counts.within(meant, label.days)
