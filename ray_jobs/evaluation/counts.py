@@ -16,7 +16,8 @@ from feature_repo.transforms import micros
 from ray_jobs.protocol import Protocol, Task
 
 _FOREVER = 400
-_TIE = 1e-6  # equal counts are ordered by overall recent activity
+_TIE = 1e-6  # equal counts are ordered by overall recent activity,
+_TIE_HALF_LIFE = 20.0  # in days; the best of 10 to 180 for new buyers at two earlier cut-offs
 
 _OCCASIONS = {
     "basket": """SELECT user_id, basket_id, max(seen) AS moment, 1.0 AS size FROM known_events
@@ -57,7 +58,7 @@ class Counts:
         return self._score(task, half_life=np.inf, days=days)
 
     def _score(self, task: Task, half_life: float, days: int = _FOREVER) -> np.ndarray:
-        activity = self._of(task, self._occasions("basket", 60.0))
+        activity = self._of(task, self._occasions("basket", _TIE_HALF_LIFE))
         sign = -1.0 if task.name == "lapse" else 1.0
         tie = _TIE * activity / (activity.max() + 1.0) if len(activity) else activity
         return self._count(task, half_life, days) + sign * tie

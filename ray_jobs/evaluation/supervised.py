@@ -2,7 +2,8 @@
 
 It needs what a demand in words does not come with, labels, so it is no competitor but a mark of
 what can be foreseen. Trained at four earlier cut-offs whose outcomes are known by now, with all
-households; a new buyer (B) is scored by the model of the category.
+households; a new buyer (B) is scored by the model of the category. It reads all that is counted by
+hand: RFM, how often each category was bought, and all about the category at hand.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ SHIFTS = 4
 _DAYS = 28
 _COUPON_DAYS = 56
 _PARAMETERS: dict[str, Any] = {
-    "n_estimators": 150, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 40,
-    "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5, "reg_lambda": 5.0,
+    "n_estimators": 200, "learning_rate": 0.03, "num_leaves": 7, "min_child_samples": 40,
+    "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.3, "reg_lambda": 5.0,
     "n_jobs": 1, "random_state": 0, "verbose": -1, "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
+"""The best of three at an earlier cut-off (docs/log.md)."""
 
 
 class Supervised:
@@ -35,6 +37,7 @@ class Supervised:
     def __init__(self, con: duckdb.DuckDBPyConnection, cutoff: datetime, receipts: Receipts):
         self._con, self._cutoff, self._receipts = con, cutoff, receipts
         self._models: dict[str, Any] = {}
+        self._shared: dict[datetime, tuple[dict[str, int], np.ndarray]] = {}
 
     def score(self, task: Task) -> np.ndarray:
         """Log-odds of the task's users, float [n]."""
@@ -66,20 +69,19 @@ class Supervised:
         return found
 
     def _features(self, task: Task, when: datetime, users: Sequence[str]) -> np.ndarray:
-        rfm = self._rfm(when, users)
+        position, everyone = self._everyone(when)
+        features = everyone[[position[user] for user in users]]
         if task.group not in "AB":
-            return rfm
-        return np.concatenate([rfm, self._receipts.own(task.name, when, users)], 1)
+            return features
+        return np.concatenate([features, self._receipts.own(task.name, when, users)], 1)
 
-    def _rfm(self, when: datetime, users: Sequence[str]) -> np.ndarray:
-        """RFM of everybody at a cut-off is made once and cut to the task's users."""
-        if when not in self._everyone:
-            everyone = [str(user) for user in Protocol(self._con, when).everyone]
-            position = {user: row for row, user in enumerate(everyone)}
-            self._everyone[when] = (position, self._receipts.rfm(when, everyone))
-        position, features = self._everyone[when]
-        return features[[position[user] for user in users]]
-
-    @cached_property
-    def _everyone(self) -> dict[datetime, tuple[dict[str, int], np.ndarray]]:
-        return {}
+    def _everyone(self, when: datetime) -> tuple[dict[str, int], np.ndarray]:
+        """Row of each user at a cut-off, and the features that all tasks share; made once."""
+        if when not in self._shared:
+            users = [str(user) for user in Protocol(self._con, when).everyone]
+            position = {user: row for row, user in enumerate(users)}
+            features = [
+                self._receipts.rfm(when, users), self._receipts.category_counts(when, users),
+            ]  # fmt: skip
+            self._shared[when] = position, np.concatenate(features, 1).astype(np.float32)
+        return self._shared[when]

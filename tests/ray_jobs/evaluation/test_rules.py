@@ -39,7 +39,7 @@ def test_a_sentence_is_read_into_its_label_and_ranks_by_it(protocol: Protocol) -
 def test_among_new_buyers_a_rule_ranks_by_activity(protocol: Protocol) -> None:
     """None of them bought it lately: their counts are equal."""
     coffee = next(task for task in protocol.new_buyers(least=1) if task.name == "COFFEE")
-    active = protocol.activity()
+    active = protocol.activity(half_life=20.0)
     activity = np.array([active.get(user, 0.0) for user in coffee.users])
     scores = rules.plain(protocol, encode).score(coffee)
     assert np.array_equal(np.argsort(scores), np.argsort(activity))
