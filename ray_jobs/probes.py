@@ -1,8 +1,9 @@
 """Linear probes: what a frozen vector knows, by the fixed protocol of docs/decisions/protocol.md.
 
 Vectors are scaled by one global number (z-scoring each dimension drowns PCA-like vectors at these
-sizes), an L2 logistic regression is fitted on 20 % of a task's population with C chosen by 3-fold
-cross-validation, and scored on the other 80 %, over stratified splits.
+sizes; ``evaluation.probe_table`` tells the fused ones both ways), an L2 logistic regression is
+fitted on 20 % of a task's population with C chosen by 3-fold cross-validation, and scored on the
+other 80 %, over stratified splits.
 """
 
 from __future__ import annotations

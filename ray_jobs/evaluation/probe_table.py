@@ -1,8 +1,8 @@
 """Frozen vectors under the same probe (FOUND Table 4): ours, its parts, and others' methods.
 
 One logistic regression, one global scale, for every row and group alike; a row with another model
-names it. Vectors of other systems join the table as Parquet files (``user_id``, ``embedding``) in
-the directory ``--peers``; see ``benchmarks/lifestream.py``.
+or scale names it. Vectors of other systems join the table as Parquet files (``user_id``,
+``embedding``) in the directory ``--peers``; see ``benchmarks/lifestream.py``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class Row:
 
 def rows(subject: Subject, peers: Path | None) -> dict[str, Row]:
     """All lines by name; nothing is computed yet."""
-    found = {"fused": Row(lambda: subject.vectors("fused"))}
+    found = {
+        "fused": Row(lambda: subject.vectors("fused")),
+        "fused, z-score per dimension": Row(lambda: z_scored(subject.vectors("fused"))),
+    }
     for kind in modalities(subject):
         found[f"{kind}, after alignment"] = Row(partial(subject.vectors, kind))
     found["concatenation of modalities"] = Row(lambda: concatenation(subject))
@@ -109,6 +112,13 @@ def boosted() -> Model:
     return model
 
 
+def z_scored(vectors: np.ndarray) -> np.ndarray:
+    """Each dimension with mean 0 and deviation 1 over all users; one that is constant, 0. [N, D]"""
+    deviation = vectors.std(0)
+    scored: np.ndarray = (vectors - vectors.mean(0)) / np.where(deviation > 1e-9, deviation, 1.0)
+    return scored
+
+
 def hand_made(subject: Subject) -> np.ndarray:
     """RFM and the counts of all categories over 4, 12 and 44 weeks."""
     receipts = Receipts(subject.con)
@@ -155,10 +165,7 @@ def others(path: Path, users: Sequence[str]) -> np.ndarray:
 
 def _even(features: np.ndarray) -> np.ndarray:
     """Counts and money on one footing: logarithm, then each column's z-score."""
-    logged = np.sign(features) * np.log1p(np.abs(features))
-    deviation = logged.std(0)
-    even: np.ndarray = (logged - logged.mean(0)) / np.where(deviation > 1e-9, deviation, 1.0)
-    return even
+    return z_scored(np.sign(features) * np.log1p(np.abs(features)))
 
 
 def _when(subject: Subject) -> tuple[Any, list[str]]:

@@ -118,7 +118,7 @@ def _probes(report: dict[str, Any]) -> str:
         "## Linear probes of frozen vectors (Table 4)",
         "AUC / KS / precision@k. One logistic regression on 20 % of the households, scored on the "
         "others, unless the row names another model; one global scale per embedding, the same for "
-        "all groups.",
+        "all groups, unless the row says z-score.",
         table(["vectors", "width", *"ABCDE"], rows),
         quoted("Table 4, AUC / KS in per cent", paper.PROBES),
     ])  # fmt: skip

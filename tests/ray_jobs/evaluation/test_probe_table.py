@@ -56,6 +56,27 @@ def test_a_modality_is_no_other_models_vector(tmp_path: Path) -> None:
     assert not [name for name in probe_table.rows(one, None) if "ShopperBERT" in name]
 
 
+def test_fused_vectors_are_probed_at_both_scales(tmp_path: Path) -> None:
+    """What one small dimension knows is lost at a global scale, and found by its z-score."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(300, 3)) * [100, 1e-4, 0] + 7
+    users = [f"u{n}" for n in range(300)]
+    task = Task("A", "t", None, np.array(users, object), vectors[:, 1] > 7)
+    one: Any = SimpleNamespace(
+        manifest=SimpleNamespace(kinds={"fused": 1}, checkpoints={}), vectors=lambda kind: vectors,
+        workspace=SimpleNamespace(root=tmp_path),
+    )  # fmt: skip
+    rows = probe_table.rows(one, None)
+    assert [name for name in rows if "z-score" in name] == ["fused, z-score per dimension"]
+    scored = rows["fused, z-score per dimension"].vectors()
+    assert scored.mean(0) == pytest.approx(0, abs=1e-6) and scored.std(0) == pytest.approx([1, 1, 0])
+    globally, each = (
+        probe_table.measure(rows[name], users, [task], 2)["A"]["auc"]
+        for name in ("fused", "fused, z-score per dimension")
+    )
+    assert globally < 0.6 and each > 0.95
+
+
 def test_blocks_weigh_alike() -> None:
     rng = np.random.default_rng(0)
     small, large = rng.normal(size=(50, 3)) * 0.01, rng.normal(size=(50, 5)) * 100 + 7
