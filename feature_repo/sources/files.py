@@ -129,6 +129,7 @@ def _load_entry(table: str, number: int, entry: Any, folder: Path, where: str) -
     )
     computed = _Values(raw)
     values = {name: computed.of(value, f"{where}.{name}") for name, value in single.items()}
+    values.setdefault("known_at", values["timestamp"])  # other entries may know better
     if table == "events":
         levels = [computed.of(c, f"{where}.categories.{n}") for n, c in enumerate(several)]
         _complete_event(values, entry.source, levels, computed)

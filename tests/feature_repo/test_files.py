@@ -135,6 +135,17 @@ def test_keep_if_is_counted_and_unreadable_rows_are_not_dropped(tmp_path: Path) 
     assert json.loads(row["record"])["units"] == "n/a"
 
 
+def test_only_the_entry_that_names_known_at_has_late_rows(tmp_path: Path) -> None:
+    mapping = """
+searches:
+  - {path: a.csv, user_id: u, timestamp: at, known_at: seen, text: q}
+  - {path: b.csv, user_id: u, timestamp: at, text: q}
+"""
+    late, plain = "u,at,seen,q\n1,2026-01-01,2026-01-03,tea\n", "u,at,q\n1,2026-01-02,tea\n"
+    tables = load(tmp_path, mapping, a_csv=late, b_csv=plain)
+    assert [at.day for at in tables.searches["known_at"].to_pylist()] == [3, 2]
+
+
 def test_a_fault_in_the_second_entry_hits_its_own_row(tmp_path: Path) -> None:
     first = "id,customer,at,sku,title,units,price\n1,u,2026-01-01,s,t,1,1\n2,u,2026-01-01,s,t,1,1\n"
     second = first.replace("1,u,", "3,u,").replace("2,u,", "4,u,").replace("t,1,1", "t,?,1", 1)
