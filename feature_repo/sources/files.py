@@ -5,8 +5,7 @@
 Per entry of the mapping: read the files, compute the values, drop what ``keep_if`` refuses (it is
 counted), then screen. Rows read = good + quarantined + dropped, always.
 
-Items are derived from the good events: one per ``item_id``, with the earliest text, categories and
-brand that are known of it; of simultaneous ones the first in the sorted files wins.
+Items are derived from the good events (``derived_items``).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +24,7 @@ import pyarrow.compute as pc
 from feature_repo.errors import InputError
 from feature_repo.quarantine import Mask, Origin, as_number, as_text, screen, split
 from feature_repo.schema import CANONICAL, MAX_TEXT
+from feature_repo.sources.derived_items import derive_items
 from feature_repo.sources.expressions import evaluate, parse
 from feature_repo.sources.mapping import Column, Mapping, ProfileFiles, read_mapping
 from feature_repo.sources.raw_files import RawRows, find_files, read_rows
@@ -71,7 +70,8 @@ def load(path: Path, *, now: datetime, demographics: bool = True) -> CanonicalTa
         good[table] = result.good
         bad += [*rows.malformed, result.quarantine]
         if table == "events":
-            items = _derive_items(result.good, rows.values.filter(pa.array(result.kept)))
+            said = rows.values.filter(pa.array(result.kept))
+            good[table], items = derive_items(result.good, said)
             good["items"], broken = screen("items", items, now=now)
             bad.append(broken)
     return collect(good, bad, name=NAME, dropped=dropped)
@@ -285,26 +285,3 @@ def _placed(bad: Mask, start: int, length: int) -> Mask:
     mask = np.zeros(length, bool)
     mask[start : start + len(bad)] = bad
     return mask
-
-
-def _derive_items(events: pa.Table, rows: pa.Table) -> pa.Table:
-    """One item per id from the good events and the rows [num events] they were made of."""
-    known = pa.table(
-        {
-            "position": np.arange(events.num_rows),
-            "timestamp": events.column("timestamp"),
-            "item_id": events.column("item_id"),
-            **{name: rows.column(name) for name in (*ITEM_COLUMNS, "categories")},
-        }
-    )
-    with duckdb.connect() as connection:
-        connection.register("known", known)
-        return connection.sql(
-            """WITH ranked AS (
-                SELECT *, row_number() OVER (ORDER BY timestamp, position) AS rank FROM known)
-            SELECT item_id,
-                coalesce(arg_min(text, rank), item_id) AS text,
-                coalesce(arg_min(categories, rank) FILTER (len(categories) > 0), []) AS categories,
-                arg_min(brand, rank) AS brand
-            FROM ranked GROUP BY item_id ORDER BY item_id"""
-        ).to_arrow_table()

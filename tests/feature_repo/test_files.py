@@ -118,8 +118,13 @@ def test_items_take_the_earliest_known_words(tmp_path: Path) -> None:
         "4,u,2026-01-02,s,Tie,1,1,Other,\n"
         "5,u,2025-01-01,s,Wrong,-1,1,Bad,Bad\n"  # quarantined, so it has no say
     )
-    items = load(tmp_path, mapping, orders_csv=text).items.to_pylist()
-    assert items == [{"item_id": "s", "text": "First", "categories": ["Drinks"], "brand": None}]
+    tables = load(tmp_path, mapping, orders_csv=text)
+    assert tables.items.to_pylist() == [
+        {"item_id": "s", "text": "First", "categories": ["Drinks"], "brand": None},
+        {"item_id": "s @0", "text": "s", "categories": [], "brand": None},
+    ]
+    # What happened before the item had a name is not renamed.
+    assert tables.events["item_id"].to_pylist() == ["s", "s @0", "s", "s"]
 
 
 def test_keep_if_is_counted_and_unreadable_rows_are_not_dropped(tmp_path: Path) -> None:
