@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from encoders.lists import Lists, compressed, distinct, merged
 from encoders.templates import habit_sentence
+from feature_repo.errors import InputError
 from feature_repo.schema import TIMESTAMP
 
 HABIT_COLUMNS = {"purchase": "bought", "click": "clicked", "browsing": "browsed"}  # by fact kind
@@ -132,7 +133,7 @@ def _aligned(table: pa.Table, keys: pa.Table) -> pa.Table:
     """``table``, checked to have the rows of ``keys`` in the same order."""
     for name in ("user_id", "event_timestamp"):
         if len(table) != len(keys) or not table[name].equals(keys[name]):
-            raise ValueError(
+            raise InputError(
                 f"weekly views disagree on {name}: {len(table)} rows against {len(keys)}; "
                 "build all views with the same as_of (python -m ray_jobs.build_features)"
             )

@@ -51,7 +51,7 @@ def parts(directory: Path) -> list[Path]:
 
 
 def weekly_views(workspace: Workspace) -> list[FeatureView]:
-    """The weekly views that have parts. Their features are the columns of the first part."""
+    """The present tables' weekly views that have parts; all parts of one have the same columns."""
     entity = _user()
     return [
         _view(name, files[0].parent, pq.read_schema(files[0]), entity, ttl=WEEKLY_TTL)

@@ -97,6 +97,7 @@ class Manifest(_Model):
     source: str
     synthetic: bool
     facts: FactsEntry | None = None  # snapshots from before there were rules carry none
+    features: RelativePath = "features"  # the weekly rows that were embedded, by view
     calibration: FileEntry | None = None  # none before there is an earlier cut-off to learn from
 
     @property

@@ -126,7 +126,9 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 # Weekly feature rows: one per user and window, stamped at the window's exclusive end.
-# ``created`` is the build date, so a later build of the same window wins in Feast.
+# ``created`` is the ``as_of`` of the build, never the clock, so that a build repeats to the byte.
+# Where two builds hold the same window Feast takes the one of the later ``as_of``; both are of the
+# same tables, so they say the same of it.
 
 _WEEKLY = [
     _field("user_id", pa.string(), required=True),

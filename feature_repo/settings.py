@@ -3,7 +3,9 @@
 A workspace is one directory. Constructing a :class:`Workspace` only computes paths; whoever
 writes creates the directory it writes into.
 
-    features/<view>/part-<key>.parquet    weekly rows, immutable parts
+    dataset.json                          the data set: its tables and its weekly views
+    tables/<key>/                         canonical tables, as they were ingested
+    features/<key>/<view>/part-*.parquet  weekly rows of those tables, immutable parts
     snapshots/<id>/                       embeddings, matrices, users, manifest.json
     prompts/<id>/                         tuned prompts
     audiences/<id>/                       members of saved audiences
@@ -15,6 +17,7 @@ writes creates the directory it writes into.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +58,15 @@ class Workspace:
 
     @property
     def features(self) -> Path:
-        return self.root / "features"
+        """The weekly views of the present tables, a directory each; ``dataset.json`` says where.
+
+        Workspaces from before each set of tables had views of its own hold them in ``features``.
+        """
+        try:
+            held = json.loads(self.dataset_file.read_bytes())
+        except FileNotFoundError:
+            held = {}
+        return self.root / held.get("features", "features")
 
     @property
     def checkpoints(self) -> Path:

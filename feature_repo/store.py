@@ -47,7 +47,7 @@ from feature_repo.definitions import USER, feature_objects, weekly_views
 from feature_repo.errors import InputError
 from feature_repo.latest import latest_rows
 from feature_repo.manifest import Manifest
-from feature_repo.schema import TIMESTAMP
+from feature_repo.schema import TIMESTAMP, WEEKLY_VIEWS
 from feature_repo.settings import WORKSPACE_VARIABLE, Workspace, redis_connection, redis_url
 from feature_repo.snapshots import SnapshotStore
 
@@ -87,6 +87,9 @@ class FeatureStore:
                 self.apply()
             _hush()
             self._feast = Feast(config=_config(self.workspace, self._registry))
+            views = self._feast.list_feature_views()
+            if self._built() and any(map(self._is_of_other_tables, views)):
+                self.apply()
         return self._feast
 
     # --- definitions
@@ -108,6 +111,8 @@ class FeatureStore:
         target = Feast(config=_config(self.workspace, registry, keep=True))
         wanted = feature_objects(self.workspace)
         names = {each.name for each in wanted}
+        if not self._built():
+            names |= {*WEEKLY_VIEWS}
         damaged = tuple(f"__{snapshot}" for snapshot in SnapshotStore(self.workspace).damaged())
         existing = [*target.list_feature_views(), *target.list_feature_services()]
         stale = [
@@ -117,6 +122,14 @@ class FeatureStore:
         ]
         sources = [each.batch_source for each in stale if isinstance(each, FeatureView)]
         target.apply(wanted, objects_to_delete=[*stale, *sources], partial=False)
+
+    def _built(self) -> bool:
+        """Whether the present tables have weekly views; until then those of before are kept."""
+        return self.workspace.features.is_dir()
+
+    def _is_of_other_tables(self, view: FeatureView) -> bool:
+        directory = Path(view.batch_source.path).parent
+        return view.name in WEEKLY_VIEWS and directory != self.workspace.features
 
     def _let_readers_read(self) -> None:
         """In WAL mode, which the file remembers, a bulk write does not shut out online reads."""
@@ -163,7 +176,7 @@ class FeatureStore:
 
     def _found(self, view: str, entities: pa.Table, features: list[str]) -> pa.Table:
         """One join, sorted. Feast gives nulls for what it did not find: such rows go."""
-        schema = _result_schema(self._view(view), features)
+        schema = _result_schema(self._present_view(view), features)
         if not len(entities):
             return schema.empty_table()
         with _offline_lock:
@@ -189,7 +202,7 @@ class FeatureStore:
         Afterwards ``online`` answers for exactly these users, even if a later date, or an earlier
         one, was materialized before.
         """
-        definition = self._view(view)
+        definition = self._present_view(view)
         rows = 0
         columns = [*_KEYS, "created", *self.features_of(view)]
         directory = Path(definition.batch_source.path)
@@ -281,6 +294,16 @@ class FeatureStore:
             raise InputError(
                 f"view: expected one of {known}, got {name!r}; if its parts exist, apply() first"
             ) from None
+
+    def _present_view(self, name: str) -> FeatureView:
+        """The view; if it is a weekly one, of the tables that the workspace holds now."""
+        view = self._view(name)
+        if self._is_of_other_tables(view):
+            raise InputError(
+                f"{name}: {self.workspace.root} holds other tables by now; build their weekly "
+                "views (python -m ray_jobs.build_features), then open the store again"
+            )
+        return view
 
     def _checked(self, view: str, features: Sequence[str] | None) -> list[str]:
         known = self.features_of(view)

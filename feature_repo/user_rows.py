@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import duckdb
 import pyarrow as pa
 
 from feature_repo.errors import NotCarried
-from feature_repo.settings import Workspace
 
 _ROWS: Final = """
     SELECT * FROM read_parquet($parts)
@@ -28,17 +28,20 @@ _WEEK: Final = timedelta(days=7)
 
 
 def user_rows(
-    workspace: Workspace, view: str, users: Sequence[str], last: datetime, *, weeks: int
+    features: Path, view: str, users: Sequence[str], last: datetime, *, weeks: int
 ) -> pa.Table:
     """Rows of ``users`` whose windows end at ``last`` or up to ``weeks`` - 1 weeks before.
+
+    Args:
+        features: where the views' directories are, of the present tables or of a snapshot's.
 
     Returns:
         all columns of the view, sorted by user and window; nothing for unknown users.
 
     Raises:
-        NotCarried: the workspace has no such view any more.
+        NotCarried: there is no such view any more.
     """
-    parts = workspace.features / view
+    parts = features / view
     if not any(parts.glob("*.parquet")):
         raise NotCarried(
             f"{parts} holds no weekly rows, so nobody's past can be read; build them with "

@@ -2,7 +2,9 @@
 
     python -m ray_jobs.build_features --source complete-journey --as-of 2017-11-06 --workspace DIR
 
-A workspace holds one data set: ids of two sources would collide.
+A workspace holds one data set: ids of two sources would collide. If its files or its mapping have
+changed, they are ingested as new tables, and weekly views are built from these alone: each set of
+tables has its own directory of them.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ class Dataset:
     name: str
     synthetic: bool
     tables: str  # directory, relative to the workspace
+    features: str = "features"  # directory of the weekly views of these tables
+    own: dict[str, list[str]] | None = None  # profile columns that are declared, by kind
 
 
 def run(settings: BuildFeatures) -> dict[str, Any]:
@@ -72,11 +76,13 @@ def ingest(workspace: Workspace, source: str, *, demographics: bool) -> Dataset:
         _report(tables, directory)
         relative = str(directory.relative_to(workspace.root))
         return {"outputs": [relative], "name": tables.name, "synthetic": tables.synthetic,
-                "quarantined": tables.quarantine.num_rows, "dropped": tables.dropped}  # fmt: skip
+                "quarantined": tables.quarantine.num_rows, "dropped": tables.dropped,
+                "own": tables.own}  # fmt: skip
 
     record = run_stage(workspace, "ingest", inputs, work)
-    dataset = Dataset(source, demographics, record["name"], record["synthetic"],
-                      record["outputs"][0])  # fmt: skip
+    (directory,) = record["outputs"]
+    dataset = Dataset(source, demographics, record["name"], record["synthetic"], directory,
+                      f"features/{Path(directory).name}", record["own"])  # fmt: skip
     durable.write(workspace.dataset_file, json.dumps(dataset.__dict__, indent=2).encode())
     return dataset
 
@@ -93,28 +99,66 @@ def read_dataset(workspace: Workspace) -> Dataset:
 
 
 def build(workspace: Workspace, dataset: Dataset, as_of: datetime) -> dict[str, Any]:
-    """Weekly rows of every window that ends on or before ``as_of``, counted back from it."""
+    """Weekly rows of every window that ends on or before ``as_of``, counted back from it.
+
+    Raises:
+        InputError: the workspace holds other tables by now, or earlier parts have other columns.
+    """
+    check_present(workspace, dataset)
 
     def work(key: str) -> dict[str, Any]:
         con = open_tables(workspace.root / dataset.tables)
         views = {"behaviour_weekly": behaviour_weekly(con, as_of),
-                 "profile_weekly": profile_weekly(con, as_of),
+                 "profile_weekly": profile_weekly(con, as_of, dataset.own),
                  "habits_weekly": habits_weekly(con, as_of),
                  "purchases_weekly": purchases_weekly(con, as_of)}  # fmt: skip
         if con.sql("SELECT count(*) FROM searches").fetchall()[0][0]:
             views["search_weekly"] = search_weekly(con, as_of)
         con.close()
-        outputs = []
+        home = workspace.root / dataset.features
+        paths = {name: home / name / f"part-{as_of:%Y%m%d}-{key}.parquet" for name in views}
         for name, table in views.items():
-            path = workspace.features / name / f"part-{as_of:%Y%m%d}-{key}.parquet"
-            _write(table, path)
-            outputs.append(str(path.relative_to(workspace.root)))
+            _check_columns(table.schema, paths[name].parent, as_of)
+        for name, table in views.items():
+            _write(table, paths[name])
+        outputs = [str(path.relative_to(workspace.root)) for path in paths.values()]
         FeatureStore(workspace).apply()
         rows = len(views["behaviour_weekly"])
         console.print(f"  {rows:,} user-weeks in {', '.join(views)}; applied to Feast")
         return {"outputs": outputs, "as_of": as_of.isoformat(), "rows": rows}
 
     return run_stage(workspace, "features", [dataset.tables, as_of.isoformat()], work)
+
+
+def check_present(workspace: Workspace, dataset: Dataset) -> None:
+    """Raise InputError if the workspace's tables, and so its features, are others by now."""
+    held = read_dataset(workspace)
+    if held.tables != dataset.tables:
+        raise InputError(
+            f"workspace: {workspace.root} holds {held.tables} by now, this run began with "
+            f"{dataset.tables}: the data or the mapping changed meanwhile; start it again"
+        )
+
+
+def _check_columns(columns: pa.Schema, directory: Path, as_of: datetime) -> None:
+    """The parts of a view are read as one table: a column that some lack would be lost."""
+    for part in sorted(directory.glob("*.parquet")):
+        theirs, ours = _kinds(pq.read_schema(part)), _kinds(columns)
+        if theirs != ours:
+            differ = sorted(name for name, _ in theirs.items() ^ ours.items())
+            raise InputError(
+                f"{directory.name}: as of {as_of:%Y-%m-%d} the columns {differ} are others than in "
+                f"{part}, and all parts of a view must agree; ingest the data anew "
+                "(python -m ray_jobs.build_features), or name another --workspace"
+            )
+
+
+def _kinds(columns: pa.Schema) -> dict[str, str]:
+    # Two list types are unequal if only their inner fields' names differ, so look inside.
+    return {
+        column.name: str(column.type.value_type if pa.types.is_list(column.type) else column.type)
+        for column in columns
+    }
 
 
 def _check_same_data(workspace: Workspace, source: str, demographics: bool) -> None:

@@ -242,7 +242,8 @@ def _manifest(
         },
         kinds=kinds, num_users=num_users, users=f"snapshots/{snapshot}/users.parquet", reports=[],
         built_by=getpass.getuser(), version=version("openfound"), source=dataset.name,
-        synthetic=dataset.synthetic, facts=facts, calibration=calibration,
+        synthetic=dataset.synthetic, facts=facts, features=dataset.features,
+        calibration=calibration,
     )  # fmt: skip
 
 

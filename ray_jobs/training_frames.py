@@ -28,7 +28,7 @@ from feature_repo.transforms import (
     window_ends,
 )
 from ray_jobs import frames, retrieval
-from ray_jobs.build_features import Dataset
+from ray_jobs.build_features import Dataset, check_present
 from ray_jobs.command import console
 from ray_jobs.presets import Preset
 from ray_jobs.stages import run_stage
@@ -54,6 +54,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
     The vectors of their texts are left in the workspace's cache.
     """
     workspace, preset, as_of = shared.workspace, shared.preset, shared.as_of
+    check_present(workspace, shared.dataset)
 
     def work(key: str) -> dict[str, Any]:
         con = open_tables(workspace.root / shared.dataset.tables)
@@ -86,6 +87,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
 def purchase_frames(shared: Run) -> dict[str, Any]:
     """All purchases known before ``as_of``, week by week, and their texts' vectors in the cache."""
     workspace, as_of = shared.workspace, shared.as_of
+    check_present(workspace, shared.dataset)
 
     def work(key: str) -> dict[str, Any]:
         con = open_tables(workspace.root / shared.dataset.tables)

@@ -68,9 +68,9 @@ class Explainer:
 
     def rows(self, users: Sequence[str]) -> Tables:
         """The weekly rows of users up to ``as_of``, by view. Raises NotCarried."""
-        features = self._workspace.features
+        features = self._workspace.root / self._manifest.features
         return {
-            view: user_rows(self._workspace, view, users, self._manifest.as_of, weeks=self.weeks)
+            view: user_rows(features, view, users, self._manifest.as_of, weeks=self.weeks)
             for view in VIEWS
             if view != SEARCH_VIEW or (features / SEARCH_VIEW).is_dir()
         }

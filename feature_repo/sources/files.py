@@ -74,7 +74,8 @@ def load(path: Path, *, now: datetime, demographics: bool = True) -> CanonicalTa
             good[table], items = derive_items(result.good, said)
             good["items"], broken = screen("items", items, now=now)
             bad.append(broken)
-    return collect(good, bad, name=NAME, dropped=dropped)
+    own = mapping.own_columns() if demographics else None
+    return collect(good, bad, name=NAME, dropped=dropped, own=own)
 
 
 def fingerprint(path: Path) -> str:

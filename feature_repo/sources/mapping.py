@@ -108,6 +108,13 @@ class Mapping(_Strict):
             raise ValueError("expected entries under events, profiles or searches; it has none")
         return self
 
+    def own_columns(self) -> dict[str, list[str]]:
+        """The profile columns of all entries by kind, sorted."""
+        return {
+            kind: sorted({name for entry in self.profiles for name in getattr(entry, kind)})
+            for kind in ("categorical", "continuous")
+        }
+
 
 def read_mapping(path: Path) -> Mapping:
     """Read and check a mapping file.

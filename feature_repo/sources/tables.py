@@ -32,6 +32,9 @@ class CanonicalTables:
     """Rows left out on the mapping author's order (``keep_if``), per canonical table."""
     synthetic: bool
     name: str
+    own: dict[str, list[str]] | None = None
+    """Profile columns by kind, ``categorical`` and ``continuous``, if they are declared; else they
+    are those that turn up. Declared ones are columns before anything is known of them."""
 
 
 def empty(name: str) -> pa.Table:
@@ -67,12 +70,18 @@ def collect(
     name: str,
     synthetic: bool = False,
     dropped: dict[str, int] | None = None,
+    own: dict[str, list[str]] | None = None,
 ) -> CanonicalTables:
     """Put screened tables together; tables left out are empty."""
     tables = {table: good.get(table, empty(table)) for table in CANONICAL}
     quarantine = pa.concat_tables([empty_quarantine(), *bad])
     return CanonicalTables(
-        **tables, quarantine=quarantine, dropped=dropped or {}, synthetic=synthetic, name=name
+        **tables,
+        quarantine=quarantine,
+        dropped=dropped or {},
+        synthetic=synthetic,
+        name=name,
+        own=own,
     )
 
 

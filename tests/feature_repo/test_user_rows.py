@@ -39,7 +39,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_the_rows_up_to_a_date(workspace: Workspace) -> None:
-    found = user_rows(workspace, "some_weekly", ["b", "a", "nobody"], LAST, weeks=2)
+    found = user_rows(workspace.features, "some_weekly", ["b", "a", "nobody"], LAST, weeks=2)
     assert found["what"].to_pylist() == [["week before"], ["now"], ["b now"]]
     assert found["user_id"].to_pylist() == ["a", "a", "b"]
     assert found["event_timestamp"].type == TIMESTAMP
@@ -47,9 +47,9 @@ def test_the_rows_up_to_a_date(workspace: Workspace) -> None:
 
 
 def test_nobody_has_no_rows(workspace: Workspace) -> None:
-    assert len(user_rows(workspace, "some_weekly", [], LAST, weeks=2)) == 0
+    assert len(user_rows(workspace.features, "some_weekly", [], LAST, weeks=2)) == 0
 
 
 def test_a_view_that_is_gone_is_told(workspace: Workspace) -> None:
     with pytest.raises(NotCarried, match="holds no weekly rows.*build_features"):
-        user_rows(workspace, "other_weekly", ["a"], LAST, weeks=2)
+        user_rows(workspace.features, "other_weekly", ["a"], LAST, weeks=2)

@@ -69,7 +69,7 @@ def test_the_rows_are_those_of_the_feature_store(trained: Any) -> None:
     joined = retrieval.weekly_rows(trained.workspace, users, ends)
     keys = [("user_id", "ascending"), ("event_timestamp", "ascending")]
     for view, table in joined.items():
-        direct = user_rows(trained.workspace, view, users, manifest.as_of, weeks=6)
+        direct = user_rows(trained.workspace.features, view, users, manifest.as_of, weeks=6)
         names = table.column_names
         assert direct.select(names).to_pylist() == table.sort_by(keys).to_pylist()
 
