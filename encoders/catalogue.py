@@ -19,8 +19,8 @@ from encoders import templates
 
 FILE = "catalogue.json"
 MAX_HEADINGS = 1_000  # each costs a sentence to encode when a snapshot is opened
-ITEM_KINDS = frozenset({"purchase", "browsing", "click"})
-"""Kinds whose subjects are levels of the items' taxonomy."""
+ITEM_KINDS = ("purchase", "browsing", "click")
+"""Kinds whose subjects are levels of the items' taxonomy, the one that is meant first."""
 OUTCOME = "outcome"
 """Kind of the subjects that are overall behaviours (``schema.OUTCOME_NAMES``)."""
 _SPOKEN = {
@@ -121,6 +121,17 @@ class Catalogue:
         coarse = [s for s in self.items if s.level < max(deepest, 3)]
         kept = set(sorted(coarse, key=lambda s: (-s.count, s.name, s.kind))[:MAX_HEADINGS])
         return tuple(s for s in coarse if s in kept)
+
+    @cached_property
+    def by_name(self) -> dict[str, Subject]:
+        """Headings, each name once: bought rather than browsed, browsed rather than clicked.
+
+        Demands are read, and what happened before is counted, by this one order.
+        """
+        found: dict[str, Subject] = {}
+        for subject in sorted(self.headings, key=lambda s: ITEM_KINDS.index(s.kind)):
+            found.setdefault(subject.name, subject)
+        return found
 
     def __len__(self) -> int:
         return len(self.subjects)

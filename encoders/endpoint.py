@@ -106,7 +106,7 @@ class EndpointRewriter:
 
     def vocabulary(self) -> Sequence[str]:
         """Sentences about every heading."""
-        headings = self._catalogue.headings
+        headings = self._catalogue.by_name.values()
         return [subject.sentence(horizon_days=self._horizon) for subject in headings]
 
     def _reading(self, demand: str, answer: str) -> Reading:

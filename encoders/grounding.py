@@ -71,7 +71,7 @@ class CatalogueRewriter:
         self._config = config or GroundingConfig()
         self._asked = asked or described
         self._horizon = horizon_days
-        self._headings = _one_kind_each(catalogue)
+        self._headings = sorted(catalogue.by_name.values(), key=lambda s: s.name)
         self._by_words = {_content(heading.name): heading for heading in reversed(self._headings)}
         texts, self._owner_T = _descriptions(catalogue, self._headings)
         self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
@@ -165,15 +165,6 @@ def _content(text: str) -> tuple[str, ...]:
 
 def _specific(text: str) -> list[str]:
     return [word for word in plain(text).split() if word not in _GENERIC]
-
-
-def _one_kind_each(catalogue: Catalogue) -> list[Subject]:
-    """Headings, each name once: bought rather than browsed, browsed rather than clicked."""
-    order = ("purchase", "browsing", "click")
-    by_name: dict[str, Subject] = {}
-    for subject in sorted(catalogue.headings, key=lambda s: order.index(s.kind)):
-        by_name.setdefault(subject.name, subject)
-    return sorted(by_name.values(), key=lambda s: s.name)
 
 
 def _descriptions(

@@ -45,7 +45,7 @@ class Synthesis:
     """Draws dialogues; the same generator state gives the same ones."""
 
     def __init__(self, catalogue: Catalogue, *, horizon_days: int):
-        self._headings = catalogue.headings
+        self._headings = tuple(catalogue.by_name.values())  # as demands are read afterwards
         self._horizon = horizon_days
         self._children: dict[str, list[Subject]] = defaultdict(list)
         for subject in catalogue.items:

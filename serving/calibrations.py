@@ -53,8 +53,7 @@ class SnapshotCalibrator:
     _past: dict[str, PastBuyers | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._kinds = {s.name: s.kind for s in reversed(self.catalogue.headings)}
-        self._subjects = Subjects(self.catalogue.headings)
+        self._subjects = Subjects(tuple(self.catalogue.by_name.values()))
 
     def __call__(self, text: str | None, query: Floats, scores: Floats, /) -> Stated:
         name = None if text is None else self._subjects.named(without_generic(text))
@@ -65,7 +64,7 @@ class SnapshotCalibrator:
 
     def _of(self, name: str) -> PastBuyers | None:
         if name not in self._past:
-            verb = _VERBS[self._kinds[name]]
+            verb = _VERBS[self.catalogue.by_name[name].kind]
             found = past_buyers(self.workspace, self.manifest, verb, name)
             self._past[name] = None if found is None else PastBuyers(
                 self.manifest.num_users, float(found.windows[0]),

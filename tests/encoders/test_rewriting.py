@@ -35,6 +35,17 @@ def test_only_names_of_the_catalogue_count() -> None:
     assert named_in("x" * 10_000 + ";cheese", CATALOGUE) == []  # too far on to be read
 
 
+def test_what_is_bought_browsed_and_clicked_is_read_as_bought() -> None:
+    coffee = [Subject(kind, "COFFEE", 1, "", 9) for kind in ("browsing", "click", "purchase")]
+    tea = [Subject(kind, "TEA", 1, "", 9) for kind in ("click", "browsing")]
+    catalogue = Catalogue.of([*coffee, *tea])
+    assert named_in("coffee; tea", catalogue) == [coffee[2], tea[1]]
+    said = Says("will browse coffee in the next four weeks")  # of a model tuned on every kind
+    rewriter = LanguageRewriter(said, catalogue, horizon_days=28, own_share=0.0)
+    assert rewriter.read("coffee").sentences == (("will buy coffee in the next four weeks", 1.0),)
+    assert len(rewriter.vocabulary()) == 2
+
+
 def test_an_answer_names_no_more_than_a_reading_holds() -> None:
     many = Catalogue.of([Subject("purchase", f"THING {i}", 1, "", 1) for i in range(20)])
     assert len(named_in(";".join(f"thing {i}" for i in range(20)), many)) == MAX_SUBJECTS

@@ -13,6 +13,7 @@ import pytest
 
 from encoders.calibration import Calibration
 from encoders.catalogue import FILE, Catalogue, Subject
+from encoders.rewriting import named_in
 from feature_repo.errors import ManifestError
 from feature_repo.settings import Workspace
 from serving.calibrated import Abstained
@@ -27,16 +28,19 @@ LEARNT = Calibration(
 
 @pytest.fixture
 def snapshot(tmp_path: Path) -> tuple[Workspace, Any]:
+    kinds = ("purchase", "browsing", "click")
     catalogue = Catalogue.of(
-        [Subject("purchase", "CAT FOOD", 2, "GROCERY", 9), Subject("purchase", "MILK", 2, "", 9)]
-    )
+        [Subject("purchase", "MILK", 2, "", 9),
+         *(Subject(kind, "CAT FOOD", 2, "GROCERY", 9) for kind in kinds)]
+    )  # fmt: skip
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / FILE).write_bytes(catalogue.to_json())
     (tmp_path / "calibration.json").write_bytes(LEARNT.to_json())
-    subjects = pa.table({"verb": ["bought"], "name": ["CAT FOOD"],
-                         "subject": pa.array([0], pa.int32())})  # fmt: skip
+    subjects = pa.table({"verb": ["bought", "browsed", "clicked"], "name": ["CAT FOOD"] * 3,
+                         "subject": pa.array(range(3), pa.int32())})  # fmt: skip
     pq.write_table(subjects, tmp_path / "subjects.parquet")
-    done = [(0, day, user) for day in (5, 33, 61) for user in range(100)]
+    done = [(subject, day, user) for subject, users in ((0, 100), (1, 250), (2, 200))
+            for day in (5, 33, 61) for user in range(users)]  # fmt: skip
     columns = {name: pa.array([row[k] for row in done], pa.int32())
                for k, name in enumerate(("subject", "day", "row"))}  # fmt: skip
     pq.write_table(pa.table(columns), tmp_path / "behaviour.parquet")
@@ -64,6 +68,21 @@ def test_a_named_behaviour_is_stated_at_its_past_rate(snapshot: Any) -> None:
     expected, low, high = stated.buyers(np.argsort(-SCORES)[:50].astype(np.int64))
     assert low < expected < high <= 50
     assert expected > 10  # more than fifty users taken at random
+
+
+@pytest.mark.parametrize("text", ["cat food", "will buy cat food in the next four weeks"])
+def test_what_was_bought_and_browsed_is_counted_as_it_is_read(snapshot: Any, text: str) -> None:
+    workspace, manifest = snapshot
+    catalogue = Catalogue.from_json((workspace.root / "weights" / FILE).read_bytes())
+    assert [subject.kind for subject in named_in("cat food", catalogue)] == ["purchase"]
+    stated = calibrators(workspace, manifest)["fused"](text, QUERY, SCORES)
+    assert stated.probabilities.mean() == pytest.approx(0.2, abs=0.005)  # not .5: that browsed
+
+
+def test_another_act_than_the_one_that_is_read_is_not_counted(snapshot: Any) -> None:
+    for text in ("will browse cat food in the next four weeks", "people who click cat food"):
+        with pytest.raises(Abstained, match="names no behaviour"):
+            calibrators(*snapshot)["fused"](text, QUERY, SCORES)
 
 
 @pytest.mark.parametrize("text", ["our best customers", "people who buy milk", None])
