@@ -14,7 +14,7 @@ Nothing of a demand is ever executed: a plan is data.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -22,14 +22,12 @@ from functools import lru_cache
 from encoders.demand_behaviour import BehaviourClauses
 from encoders.demand_clause import DENIALS
 from encoders.demand_profile import PEOPLE, ProfilePhrases, Unread
+from encoders.demand_subjects import Ground
 from encoders.demand_words import Token, Window, cleaned, prefix, span, tokens, word
 from encoders.grounding import without_generic
 from feature_repo.plan import MAX_TEXT, Plan
-from feature_repo.rules import All, AnyOf, InAudience, Not, Rule, RuleError, Users
+from feature_repo.rules import All, AnyOf, InAudience, Not, Rule, RuleError, Users, check_size
 from feature_repo.vocabulary import Vocabulary
-
-Ground = Callable[[str], str | None]
-"""Words → the subject of the catalogue that they name, or None."""
 
 _FUTURE = frozenset("will would going likely about soon shall may might could next expect".split())
 _FUTURE_ENDS = frozenset(",.;!?()")
@@ -60,7 +58,7 @@ class DemandParser:
 
     Args:
         vocabulary: columns and subjects that rules may speak of.
-        ground: finds the subject that words name (:class:`encoders.demand_subjects.Subjects`).
+        ground: finds the heading that words name (:class:`encoders.demand_subjects.Subjects`).
         as_of: the day that windows are counted back from.
         known: words that are spelt as they are meant.
     """
@@ -74,7 +72,7 @@ class DemandParser:
         known: Container[str] = frozenset(),
     ):
         self._profiles = ProfilePhrases(vocabulary)
-        self._clauses = BehaviourClauses(list(vocabulary.subjects), ground, as_of)
+        self._clauses = BehaviourClauses(vocabulary.subjects, ground, as_of)
         self._ground, self._known = ground, known
         self._remembered = lru_cache(_REMEMBERED)(self._read)
 
@@ -83,7 +81,7 @@ class DemandParser:
         return self._remembered(demand)
 
     def _read(self, demand: str) -> Plan:
-        text = cleaned(demand[:MAX_TEXT])
+        text = cleaned(demand[:MAX_TEXT])[:MAX_TEXT]  # some characters are written out as several
         said = tokens(text, known=self._known)
         draft, n, future = _Draft(), 0, False
         while n < len(said):
@@ -162,7 +160,10 @@ class DemandParser:
         return None
 
     def _are(self, draft: _Draft, said: Sequence[Token], n: int, text: str, future: bool) -> int:
-        found = self._profiles.at(said, n, plain=future, follows=draft.ended == n)
+        try:
+            found = self._profiles.at(said, n, plain=future, follows=draft.ended == n)
+        except RuleError:  # then it stays in the sentence
+            return 0
         if found is None:
             return 0
         if isinstance(found.rule, Unread):
@@ -211,10 +212,14 @@ class DemandParser:
 
 
 def _together(rules: list[Rule]) -> Rule | None:
+    if not rules:
+        return None
+    rule = rules[0] if len(rules) == 1 else All(tuple(rules))
     try:
-        return rules[0] if len(rules) == 1 else All(tuple(rules)) if rules else None
+        check_size(rule)
     except RuleError:
         return None
+    return rule
 
 
 def _rest(text: str, said: Sequence[Token], kept: Sequence[int]) -> str:

@@ -7,15 +7,25 @@ a window, a number and an amount in any order; whatever else is said is its obje
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import parsy
 
-from encoders.demand_clause import DENIALS, NOISE, PRONOUNS, ClauseReader, Said, head, spoken
+from encoders.demand_clause import (
+    DENIALS,
+    NOISE,
+    PRONOUNS,
+    ClauseReader,
+    Said,
+    head,
+    rule_verb,
+    spoken,
+)
+from encoders.demand_subjects import Ground, SubjectsOfVerbs
 from encoders.demand_words import Token, Window, count, number, phrase, prefix, word
-from feature_repo.rules import AnyOf, Behaviour, Not, Rule
+from feature_repo.rules import AnyOf, Behaviour, Not, Rule, RuleError
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,12 @@ class BehaviourClauses:
     """Finds clauses about past behaviour in tokens.
 
     Args:
-        verbs: what the data tell of.
-        subject: words → the subject they name, or None.
+        subjects: what the data tell of, by verb.
     """
 
-    def __init__(self, verbs: Sequence[str], subject: Callable[[str], str | None], as_of: datetime):
-        self._verbs, self._reader = frozenset(verbs), ClauseReader(subject, as_of)
+    def __init__(self, subjects: Mapping[str, frozenset[str]], ground: Ground, as_of: datetime):
+        self._verbs = frozenset(subjects)
+        self._reader = ClauseReader(SubjectsOfVerbs(ground, subjects), as_of)
 
     def at(self, tokens: Sequence[Token], n: int, antecedent: str | None = None) -> Clause | None:
         """The clause that begins at token ``n``.
@@ -97,13 +107,15 @@ class BehaviourClauses:
                 and isinstance(found[0], Window)
                 and rest[n + 1].text in ("the", "last", "past")
             ):
-                subject = self._reader.named(
-                    rest, [k for k in range(1, n) if rest[k].text not in NOISE]
-                )
-                if subject is None:
+                where = [k for k in range(1, n) if rest[k].text not in NOISE]
+                if not self._reader.is_named(rest, where, "bought"):
                     return None
-                rule = Not(Behaviour("bought", subject, found[0].days))
-                return Clause((rule,), n + found[1])
+                length = n + found[1]
+                subject = self._reader.named(rest, where, "bought")
+                if subject is None:
+                    return _unread(length, where, spoken(rest, where))
+                rule = _behaviour("bought", subject, found[0].days)
+                return Clause((Not(rule),), length) if rule else _unread(length)
         return None
 
     def _last_time(self, rest: list[Token], start: int) -> Clause | None:
@@ -118,13 +130,14 @@ class BehaviourClauses:
                 continue
             where = [i for i in range(start, end) if rest[i].text not in NOISE]
             days, length = int(found[0]), end + found[1]
-            subject = self._reader.named(rest, where) if where else None
+            subject = self._reader.named(rest, where, "bought")
             if where and subject is None:
-                return Clause((), length, ((where[0], where[-1] + 1),), spoken(rest, where))
-            if not 1 <= days:
-                return Clause((), length, ((end, length),))
-            ever = Behaviour("bought", subject)
-            return Clause((ever, Not(replace(ever, days=days))), length)
+                return _unread(length, where, spoken(rest, where))
+            ever = _behaviour("bought", subject, None)
+            lately = _behaviour("bought", subject, days)
+            if ever is None or lately is None:
+                return _unread(length, range(end, length))
+            return Clause((ever, Not(lately)), length)
         return None
 
     # --- meaning
@@ -132,7 +145,7 @@ class BehaviourClauses:
     def _verb(self, verb: str, rest: list[Token], said: Said) -> str:
         """The verb of the rule; to visit a subject is to browse it, where pages are known."""
         if verb == "shopped" and "browsed" in self._verbs and said.named:
-            if any(self._reader.named(rest, where) for _, where in said.named):
+            if any(self._reader.is_named(rest, where, "browsed") for _, where in said.named):
                 return "browsed"
         return verb
 
@@ -144,18 +157,19 @@ class BehaviourClauses:
         if [spoken(rest, where) for _, where in said.named] == ["nothing"]:
             denied, said.objects = not denied, []
         about = " ".join(spoken(rest, where) for _, where in said.named)
-        rule_verb = "bought" if verb in ("spent", "shopped") else verb
         unread = list(said.vague) if said.is_vague else []
-        if rule_verb not in self._verbs:
-            unread.append((0, 1 + (rest[0].text in DENIALS)))
+        if rule_verb(verb) not in self._verbs:
+            unread.append(_verb_span(rest))
         subjects, notes = self._subjects(rest, said, verb, unread, antecedent, noun)
-        if unread and not subjects or said.is_vague or rule_verb not in self._verbs:
+        if unread and not subjects or said.is_vague or rule_verb(verb) not in self._verbs:
             return Clause((), end, tuple(unread), about)
         days = said.window.days if isinstance(said.window, Window) else None
-        rules = [
-            (denied or deny, _behaviour(rule_verb, subject, days, said, verb))
-            for deny, subject in subjects
-        ]
+        rules = []
+        for deny, subject in subjects:
+            rule = _behaviour(rule_verb(verb), subject, days, said)
+            if rule is None:
+                return _unread(end, spoken=about)
+            rules.append((denied or deny, rule))
         return Clause(_combined(rules, said.joined), end, tuple(unread), about, tuple(notes))
 
     def _subjects(
@@ -164,6 +178,7 @@ class BehaviourClauses:
     ) -> tuple[list[tuple[bool, str | None]], list[str]]:  # fmt: skip
         found: list[tuple[bool, str | None]] = []
         notes: list[str] = []
+        told = rule_verb(verb) in self._verbs  # else the verb is what is not understood
         for deny, where in said.named:
             pronouns = [i for i in where if rest[i].text in PRONOUNS]
             others = [i for i in where if i not in pronouns]
@@ -175,27 +190,36 @@ class BehaviourClauses:
                     unread.append((others[0], others[-1] + 1))
                 found.append((deny, None))
             elif not others:
-                about = antecedent if rest[where[0]].text in ("it", "them", "one") else None
-                found.append((deny, about))
+                meant = antecedent if rest[where[0]].text in ("it", "them", "one") else None
+                about = self._reader.subject(meant or "", verb)
+                if meant and about is None and told:
+                    unread.append((where[0], where[-1] + 1))
+                else:
+                    found.append((deny, about))
             else:
-                subject = self._reader.named(rest, others)
+                subject = self._reader.named(rest, others, verb)
                 if subject is None:
-                    unread.append((others[0], others[-1] + 1))
+                    if told or not self._reader.is_named(rest, others, verb):
+                        unread.append((others[0], others[-1] + 1))
                     continue
                 found.append((deny, subject))
                 if subject.lower() != spoken(rest, others):
                     notes.append(f"“{spoken(rest, others)}” is read as {subject.lower()}.")
         if not said.named:
             bare = verb == "bought" and not noun and said.count is None and said.amount is None
-            found.append((False, antecedent if bare else None))
+            meant = antecedent if bare else None
+            about = self._reader.subject(meant or "", verb)
+            if meant and about is None and told:
+                unread.append(_verb_span(rest))
+            else:
+                found.append((False, about))
         return found, notes
 
     def _never(
         self, verb: str, subject: str | None, said: object, where: tuple[int, int], length: int
     ) -> Clause:
-        if not isinstance(said, Window):
-            return Clause((), length, (where,))
-        return Clause((Not(Behaviour("bought", subject, said.days)),), length)
+        rule = _behaviour("bought", subject, said.days) if isinstance(said, Window) else None
+        return Clause((Not(rule),), length) if rule else Clause((), length, (where,))
 
 
 def _no_such(rest: Sequence[Token]) -> int:
@@ -210,15 +234,28 @@ def _no_such(rest: Sequence[Token]) -> int:
     return 0
 
 
+def _verb_span(rest: Sequence[Token]) -> tuple[int, int]:
+    return 0, 1 + (rest[0].text in DENIALS)
+
+
+def _unread(length: int, where: Sequence[int] = (), spoken: str = "") -> Clause:
+    """A clause whose tokens ``where``, or all, cannot be meant."""
+    span = (where[0], where[-1] + 1) if where else (0, length)
+    return Clause((), length, (span,), spoken)
+
+
 def _behaviour(
-    verb: str, subject: str | None, days: int | None, said: Said, spoken: str
-) -> Behaviour:
-    if said.amount is not None:
-        return Behaviour(verb, subject, days, "amount", said.amount.low, said.amount.high)
-    if said.count is None:
-        return Behaviour(verb, subject, days)
-    low, high = said.count.whole()
-    return Behaviour(verb, subject, days, "count", low, high)
+    verb: str, subject: str | None, days: int | None, said: Said | None = None
+) -> Behaviour | None:
+    """The rule; None if there is no such one ("fewer than 0 times", "more than 4000 days ago")."""
+    said = said or Said()
+    try:
+        if said.amount is not None:
+            return Behaviour(verb, subject, days, "amount", said.amount.low, said.amount.high)
+        low, high = (None, None) if said.count is None else said.count.whole()
+        return Behaviour(verb, subject, days, "count", low, high)
+    except RuleError:
+        return None
 
 
 def _combined(rules: list[tuple[bool, Behaviour]], joined: str) -> tuple[Rule, ...]:

@@ -6,12 +6,13 @@ whether it is denied, which window, number and amount, and which tokens name its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import parsy
 
+from encoders.demand_subjects import SubjectsOfVerbs
 from encoders.demand_words import (
     Range,
     Token,
@@ -87,11 +88,11 @@ class ClauseReader:
     """Reads what stands around a verb.
 
     Args:
-        subject: words → the subject they name, or None.
+        subjects: what rules may name.
     """
 
-    def __init__(self, subject: Callable[[str], str | None], as_of: datetime):
-        self._subject = subject
+    def __init__(self, subjects: SubjectsOfVerbs, as_of: datetime):
+        self._subjects = subjects
         self.window = window(as_of)
 
     def body(self, rest: list[Token], start: int, verb: str) -> tuple[Said, int]:
@@ -104,13 +105,13 @@ class ClauseReader:
             elif token.kind == "mark":
                 if token.text in ("-", "'", "/", "&", ":") and not _is_closing(rest, n):
                     n += 1
-                elif token.text == "," and self._enumerates(rest, n):
+                elif token.text == "," and self._enumerates(rest, verb, n):
                     said.objects.append((said.objects[-1][0], []))
                     n += 1
                 else:
                     break
             elif token.text in ("and", "or", "nor", "but"):
-                step = self._joined(said, rest, n)
+                step = self._joined(said, rest, verb, n)
                 if not step:
                     break
                 n += step
@@ -155,7 +156,7 @@ class ClauseReader:
             return found[1]
         return 0
 
-    def _enumerates(self, rest: list[Token], n: int) -> bool:
+    def _enumerates(self, rest: list[Token], verb: str, n: int) -> bool:
         """Whether the comma at ``n`` stands in "A, B or C": a subject follows, and a list ends."""
         for end in range(n + 1, min(len(rest), n + 6)):
             if rest[end].text in ("and", "or", ","):
@@ -163,12 +164,12 @@ class ClauseReader:
                 plain = all(rest[i].text not in _NEXT | DENIALS for i in words)
                 if not words or not plain or head(rest[n + 1 :]):
                     return False
-                return self.named(rest, words) is not None
+                return self.is_named(rest, words, verb)
             if rest[end].kind != "word":
                 return False
         return False
 
-    def _joined(self, said: Said, rest: list[Token], n: int) -> int:
+    def _joined(self, said: Said, rest: list[Token], verb: str, n: int) -> int:
         """Tokens of "and", "or", "but not" if another object follows, else 0."""
         conjunction, after = rest[n].text, n + 1
         denied = said.objects[-1][0]
@@ -188,17 +189,25 @@ class ClauseReader:
             if prefix(self.window | count | money, rest[i:]):
                 break
             words.append(i)
-        if not words or self.named(rest, words) is None:
+        if not self.is_named(rest, words, verb):
             return 0
         said.objects.append((denied, []))
         if conjunction in ("or", "nor"):
             said.joined = "or"
         return after - n
 
-    def named(self, rest: list[Token], where: Sequence[int]) -> str | None:
-        """The subject that the tokens ``where`` name."""
+    def named(self, rest: list[Token], where: Sequence[int], verb: str) -> str | None:
+        """The subject of the verb's rule that the tokens ``where`` name."""
+        return self.subject(spoken(rest, where), verb)
+
+    def subject(self, words: str, verb: str) -> str | None:
+        """The subject of the verb's rule that the words name."""
+        return self._subjects(words, rule_verb(verb)) if words else None
+
+    def is_named(self, rest: list[Token], where: Sequence[int], verb: str) -> bool:
+        """Whether the tokens ``where`` name a subject, be it that no rule may use it."""
         words = spoken(rest, where)
-        return self._subject(words) if words else None
+        return bool(words) and self._subjects.are_named(words, rule_verb(verb))
 
 
 _bare = parsy.alt(
@@ -247,6 +256,11 @@ def head(rest: Sequence[Token]) -> tuple[bool, str, int] | None:
             return None
         n += 1
     return None
+
+
+def rule_verb(verb: str) -> str:
+    """The verb of the rule that a verb of the demand becomes."""
+    return "bought" if verb in ("spent", "shopped") else verb
 
 
 def _is_closing(rest: Sequence[Token], n: int) -> bool:

@@ -16,7 +16,7 @@ import parsy
 
 from encoders.demand_bands import bands_in, is_banded
 from encoders.demand_words import Range, Token, compared, number, phrase, prefix, word
-from feature_repo.rules import Not, Profile, Rule
+from feature_repo.rules import MAX_VALUES, Not, Profile, Rule
 from feature_repo.vocabulary import Vocabulary
 
 PEOPLE = frozenset(
@@ -161,7 +161,7 @@ class ProfilePhrases:
         if self._columns[column].continuous:
             return Found(_number_rule(column, said), length)
         inside, astride = bands_in(said, self._columns[column].values)
-        if not inside:
+        if not 1 <= len(inside) <= MAX_VALUES:
             return Found(Unread(), length)
         rule = (
             Profile(column, "in", inside) if len(inside) > 1 else Profile(column, "is", inside[0])
@@ -331,7 +331,8 @@ def _number_rule(column: str, said: object) -> Rule:
 def _thousands(said: Range) -> Range:
     """ "between 50 and 100 thousand": what is said of the last number holds for both."""
     if said.low is not None and said.high is not None and said.low < 1_000 <= said.high:
-        return replace(said, low=said.low * 1_000)
+        scaled = said.low * 1_000
+        return replace(said, low=scaled) if scaled <= said.high else said
     return said
 
 

@@ -2,18 +2,21 @@
 
 By name first: all the words of a heading, or a heading that holds them all; then the same with
 slips of the pen mended; then by meaning, if a frozen sentence encoder finds a heading near enough.
+A rule needs more than that: a subject that the facts know of its verb (:class:`SubjectsOfVerbs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from encoders.catalogue import Subject, plain
 
 Nearest = Callable[[str], tuple[Subject, float] | None]
 """Words → the heading that they mean and how sure that is, 0 to 1."""
+Ground = Callable[[str], str | None]
+"""Words → the heading of the catalogue that they name, or None."""
 
 SURE = 0.5
 """Similarity below which a meaning is not taken for a name."""
@@ -67,6 +70,35 @@ class Subjects:
         return tuple(
             (get_close_matches(stem, self._letters, 1, 0.8) or [stem])[0] for stem in stems
         )
+
+
+class SubjectsOfVerbs:
+    """Finds subjects that rules may name: a heading may never have been bought, and what people
+    searched for are texts of their own.
+
+    Args:
+        subjects: what the facts tell of, by verb.
+    """
+
+    def __init__(self, ground: Ground, subjects: Mapping[str, frozenset[str]]):
+        self._ground, self._subjects = ground, subjects
+        self._by_stems = cache(self._stemmed)
+
+    def __call__(self, words: str, verb: str) -> str | None:
+        """The verb's subject as the facts spell it, or None."""
+        known = self._subjects.get(verb, frozenset())
+        if words in known:
+            return words
+        heading = self._ground(words)
+        return heading if heading in known else self._by_stems(verb).get(_stems(words))
+
+    def are_named(self, words: str, verb: str) -> bool:
+        """Whether the words name anything, be it that the verb is never told of it."""
+        return self._ground(words) is not None or self(words, verb) is not None
+
+    def _stemmed(self, verb: str) -> dict[tuple[str, ...], str]:
+        names = sorted(self._subjects.get(verb, ()), reverse=True)
+        return {stems: name for name in names if (stems := _stems(name))}
 
 
 def _stems(words: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ MAX_DEPTH: Final = 8
 MAX_NODES: Final = 200
 MAX_IDS: Final = 10_000
 MAX_VALUES: Final = 1_000
-MAX_NAME: Final = 300
+MAX_NAME: Final = 2_000  # as long as a text of the tables (schema.MAX_TEXT)
 MAX_DAYS: Final = 3_650
 
 Scalar: TypeAlias = str | float

@@ -21,10 +21,11 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, StringConstraints
 
 from sdk.fields import MAX_USER_IDS, UserId, WireRequest
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+_MAX_NAME = 2_000  # as long as a text of the service's tables
+Name = Annotated[str, StringConstraints(min_length=1, max_length=_MAX_NAME)]
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Bound = Annotated[StrictInt, Field(ge=0)] | Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)]
-Value = Annotated[StrictStr, StringConstraints(min_length=1, max_length=300)] | Number
+Value = Annotated[StrictStr, StringConstraints(min_length=1, max_length=_MAX_NAME)] | Number
 Verb = Literal["bought", "clicked", "browsed", "searched", "paid", "received", "redeemed"]
 
 

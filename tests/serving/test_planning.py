@@ -87,6 +87,23 @@ def test_a_plan_over_http_can_be_given_back(world: Any, targeting: Targeting) ->
     assert hostile["rules"] is None
 
 
+@pytest.mark.parametrize(
+    "said", ["bought cat food fewer than 0 times", "bought dog food in the last 10 days",
+             "whose last purchase was more than 4000 days ago",
+             "who searched for cat food in the last 30 days"],
+)  # fmt: skip
+def test_what_no_rule_can_say_is_a_note_and_no_refusal(
+    world: Any, targeting: Targeting, said: str
+) -> None:
+    world.publish(1, live=True, facts=True)
+    http: httpx.Client = TestClient(create_app(targeting, None))
+    asked = {"text": f"will buy diapers next month, {said}", "size": 40}
+    answer = http.post("/v1/target", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert any(note.startswith("Not understood: ") for note in answer.json()["notes"])
+    assert len(answer.json()["users"]) == 40
+
+
 def test_a_saved_audience_keeps_the_rules_that_its_sentence_held(
     world: Any, targeting: Targeting
 ) -> None:
