@@ -88,7 +88,10 @@ def train_stages(shared: Run, wanted: Mapping[str, Mapping[str, str]]) -> dict[s
     read = {reader: reader(shared) for reader in readers}
     samples = {stage: read[_reader(stage)] for stage in wanted}
     if "search" in wanted and "search" not in samples["search"]["views"]:
-        raise InputError("stage: this data set has no searches, so there is no search to train on")
+        raise InputError(
+            f"stage: this data set has no searches before {shared.as_of:%Y-%m-%d}, so there is no "
+            "search to train on"
+        )
     records, configs, origins = {}, {}, {}
     for stage, start in wanted.items():
         origins[stage] = _origins(workspace, start)

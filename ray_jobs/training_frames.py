@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoders.past import SEARCH_VIEW
 from feature_repo.errors import InputError, TimeError
 from feature_repo.outcomes import HORIZONS, outcomes
 from feature_repo.schema import TIMESTAMP
@@ -61,7 +62,7 @@ def training_frames(shared: Run) -> dict[str, Any]:
         cutoffs = training_cutoffs(con, as_of, preset)
         ends = window_ends(con, as_of)
         users = users_before(con, as_of)
-        tables = retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends])
+        tables = _searched(retrieval.weekly_rows(workspace, users, [_utc(end) for end in ends]))
         tables["facts"] = _facts(con, cutoffs, as_of, preset)
         if preset.outcome_weight:
             tables["outcomes"] = _outcomes(con, cutoffs, as_of, preset)
@@ -127,6 +128,19 @@ def training_cutoffs(
             "at least a week of history; take a later date"
         )
     return usable
+
+
+def _searched(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables without the search view if nobody searched before ``as_of``.
+
+    A log that begins later leaves a row per user and week, with nothing in it to train on.
+    """
+    if SEARCH_VIEW not in tables:
+        return tables
+    texts = pc.list_value_length(tables[SEARCH_VIEW]["searches"])
+    if pc.any(pc.greater(texts, 0)).as_py():
+        return tables
+    return {name: table for name, table in tables.items() if name != SEARCH_VIEW}
 
 
 def _facts(

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,8 +23,9 @@ from encoders import checkpoint
 from encoders.checkpoint import CheckpointError
 from feature_repo.errors import InputError, TimeError
 from feature_repo.schema import CANONICAL
-from ray_jobs import frames, loop, presets, progress, train, workers
+from ray_jobs import frames, loop, pipeline, presets, progress, train, workers
 from ray_jobs.build_features import build
+from ray_jobs.embed import embed
 from ray_jobs.training_frames import training_frames
 from ray_jobs.workers import Workers
 
@@ -116,16 +119,23 @@ def test_without_aggregates_the_tabular_stage_does_not_see_them(trained: Any, co
     assert columns < {*with_.config["vocabularies"], *with_.config["scales"]}
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["none at all", "all after the date"])
 def test_searches_are_needed_to_train_on_them(
-    planted_place: Any, world: Any, bench: ModuleType
+    later: bool, planted_place: Any, world: Any, bench: ModuleType
 ) -> None:
-    tables = {name: getattr(world, name) for name in CANONICAL if name != "searches"}
+    tables = {name: getattr(world, name) for name in CANONICAL}
+    after = pc.greater_equal(world.searches["known_at"], pa.scalar(bench.AS_OF))
+    tables["searches"] = world.searches.filter(after) if later else world.searches.slice(0, 0)
     place = planted_place(tables)
     build(place.workspace, place.dataset, bench.AS_OF)
-    with pytest.raises(InputError, match="stage: .*no searches"):
+    with pytest.raises(InputError, match="stage: .*no searches before 2024-06-17"):
         place.train("search")
-    aligned, info = checkpoint.load(made(place, place.train("alignment", preset="still")))
+    directory = pipeline.align(place.shared(preset=presets.preset("still")))
+    aligned, info = checkpoint.load(directory)
     assert aligned.search is None and info.config["search"] is None
+    dates = [bench.AS_OF, bench.AS_OF + 2 * bench.WEEK]
+    embed(place.workspace, place.dataset, directory, dates)
+    assert place.matrix().any(1).all()
 
 
 # --- killed and resumed
