@@ -29,6 +29,11 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 """Earlier timestamps are placeholders ("0001-01-01", "-infinity"), not history."""
 
+ZERO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""A missing time, counted in seconds from 1970, in what happens at a moment: one such event would
+ask for a row per user and week since then. A profile may well be valid from there on."""
+
+HAPPENINGS: Final = ("events", "searches", "exposures")
 TIME_COLUMNS: Final = ("timestamp", "known_at")
 NEVER_NEGATIVE: Final = ("quantity", "amount", "discount")
 
@@ -189,7 +194,7 @@ class _Screening:
         self.mark(column, reason, mask)
 
     def check_times(self) -> None:
-        """``timestamp`` and ``known_at``: readable, after EARLIEST, not after the clock."""
+        """``timestamp`` and ``known_at``: readable, after EARLIEST, not ZERO, not in the future."""
         for column in TIME_COLUMNS:
             if column not in self.columns:
                 continue
@@ -197,8 +202,10 @@ class _Screening:
             parsed = self.columns[column] = _as_time(raw)
             self.mark(column, "null", pc.is_null(raw))
             self.mark(column, "unparsable timestamp", pc.is_null(parsed))
-            earliest, now = (pa.scalar(moment, TIMESTAMP) for moment in (EARLIEST, self.now))
+            earliest, zero, now = (pa.scalar(t, TIMESTAMP) for t in (EARLIEST, ZERO, self.now))
             self.mark(column, f"before {EARLIEST:%Y-%m-%d}", pc.less(parsed, earliest))
+            if self.name in HAPPENINGS:
+                self.mark(column, "timestamp 0", pc.equal(parsed, zero))
             self.mark(column, "in the future", pc.greater(parsed, now))
 
     def check_numbers(self) -> None:

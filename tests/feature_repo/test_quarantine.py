@@ -47,6 +47,7 @@ def events(*changes: dict[str, Any]) -> pa.Table:
         ({"timestamp": None}, "timestamp", "null"),
         ({"timestamp": "2026-01-01 00:00:01"}, "timestamp", "in the future"),
         ({"timestamp": "-infinity"}, "timestamp", "before 1900-01-01"),
+        ({"timestamp": "1970-01-01"}, "timestamp", "timestamp 0"),
         ({"amount": -0.01}, "amount", "negative"),
         ({"amount": float("nan")}, "amount", "not a finite number"),
         ({"quantity": -1.0}, "quantity", "negative"),
@@ -76,6 +77,22 @@ def test_edges_pass() -> None:
     ]
     good, bad = screen("events", events(*edges), now=NOW, items=ITEMS)
     assert (good.num_rows, bad.num_rows) == (4, 0)
+
+
+def test_a_time_counted_from_nothing_is_missing_in_events_but_not_in_profiles() -> None:
+    table = events(
+        {"known_at": "1970-01-01T01:00:00+01:00"}, {"known_at": "1970-01-01T00:00:00.000001"}
+    )
+    good, bad = screen("events", table, now=NOW)
+    assert good.column("event_id").to_pylist() == ["e1"]
+    assert bad.select(["column", "reason"]).to_pylist() == [
+        {"column": "known_at", "reason": "timestamp 0"}
+    ]
+    since = pa.table({"user_id": ["u"], "timestamp": ["1970-01-01"]})
+    for name in ("categorical", "continuous"):
+        field = CANONICAL["profiles"].field(name)
+        since = since.append_column(name, pa.array([[]], field.type))
+    assert screen("profiles", since, now=NOW)[0].num_rows == 1  # valid from the beginning on
 
 
 def test_times_without_a_zone_are_utc_and_known_at_defaults_to_timestamp() -> None:
