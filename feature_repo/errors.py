@@ -3,7 +3,7 @@
     OpenFoundError
     ├── InputError (also a ValueError)   the caller's argument, file or setting is wrong
     │   ├── TimeError                    a date before the data, or before the weights were trained
-    │   └── NotCarried                   the snapshot lacks what is asked of it: facts, calibration
+    │   └── NotCarried                   the snapshot lacks what is asked of it: facts, weights, …
     ├── ManifestError                    a snapshot's manifest, LIVE or a prompt is damaged
     ├── NoLiveSnapshot                   nothing has been activated yet
     ├── UnknownSnapshot (also a KeyError)
@@ -33,7 +33,7 @@ class TimeError(InputError):
 
 
 class NotCarried(InputError):
-    """The snapshot does not carry what the request needs: facts for rules, or a calibration."""
+    """The snapshot lacks what the request needs: facts for rules, a calibration, or weights."""
 
 
 class ManifestError(OpenFoundError):

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from feature_repo.errors import MissingKind, TimeError
+from feature_repo.errors import MissingKind, NotCarried, TimeError
 
 ID_PATTERN: Final = re.compile(r"[a-z0-9_]+")
 _PART: Final = "part-{:%Y-%m-%d}.parquet"
@@ -113,6 +113,16 @@ class Manifest(_Model):
             has = ", ".join(sorted(self.kinds)) or "none"
             raise MissingKind(f"kind: snapshot {self.id} has {has}, got {kind!r}")
         return self.kinds[kind]
+
+    def checkpoint(self, model: str) -> CheckpointEntry:
+        """The entry of one model's weights, or :class:`NotCarried` naming those that exist."""
+        if model not in self.checkpoints:
+            has = ", ".join(sorted(self.checkpoints)) or "none"
+            raise NotCarried(
+                f"snapshot: {self.id} holds the weights of {has}, this needs {model}; name another "
+                f"--snapshot, or build one with --embeds {model}"
+            )
+        return self.checkpoints[model]
 
 
 class Live(_Model):

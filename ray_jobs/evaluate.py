@@ -23,7 +23,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from feature_repo import durable
 from ray_jobs.command import Job, console, main
-from ray_jobs.evaluation import report, sections, spread
+from ray_jobs.evaluation import bench, report, sections, spread
 from ray_jobs.evaluation.bench import Bench, Found
 from ray_jobs.evaluation.results import Results, plain
 from ray_jobs.evaluation.subject import Subject
@@ -44,10 +44,13 @@ class Suite:
     parts: Mapping[str, spread.Parts]
     page: Callable[[dict[str, Any]], str]
     long: tuple[str, ...] = ()  # sections that are measured only if asked for
+    check: Callable[[Subject], None] = lambda subject: None  # raises if it cannot be measured
 
 
 SUITES = {
-    "found": Suite(Found, Bench, sections.SECTIONS, sections.PARTS, report.page, sections.LONG),
+    "found": Suite(
+        Found, Bench, sections.SECTIONS, sections.PARTS, report.page, sections.LONG, bench.check
+    ),
     "one4all": Suite(One4All, One4AllBench, one4all.SECTIONS, one4all.PARTS, one4all_report.page),
 }
 
@@ -84,16 +87,17 @@ def run(settings: Evaluate) -> dict[str, Any]:
     """Measure, write the report, return it."""
     suite = SUITES[settings.suite]
     subject = Subject.open(settings.place, settings.snapshot)
+    suite.check(subject)
     out = Path(settings.out).resolve()
     manifest = subject.manifest
     # Without the verb's own class: settings travel to other processes, which know no ``__main__``.
     options = suite.settings(**{n: getattr(settings, n) for n in suite.settings.model_fields})
-    bench = suite.bench(subject, Results(out, subject.identity), options, settings.workers)
+    made = suite.bench(subject, Results(out, subject.identity), options, settings.workers)
     head: dict[str, Any] = {
         "snapshot": manifest.id, "space": manifest.space, "as_of": manifest.as_of.isoformat(),
         "trained_as_of": manifest.trained_as_of.isoformat(), "households": manifest.num_users,
         "source": manifest.source, "synthetic": manifest.synthetic, "code": code_version(),
-        "suite": settings.suite, **bench.head,
+        "suite": settings.suite, **made.head,
     }  # fmt: skip
     found = {**_measured_before(out, head), **head}
     whole = [name for name in settings.sections if name not in suite.parts]
@@ -102,10 +106,10 @@ def run(settings: Evaluate) -> dict[str, Any]:
     hours = [name for name in in_parts if name in suite.long]
     for names in (whole, minutes, hours):  # hours last: the report has the others by then
         if any(name in suite.parts for name in names):
-            spread.measure(bench, suite.parts, names)
+            spread.measure(made, suite.parts, names)
         for name in names:
             console.print(f"[bold]{name}[/] …")
-            found.update(suite.sections[name](bench))
+            found.update(suite.sections[name](made))
             _write(found, out, suite.page)
     console.print(f"report: {out / 'report.md'}")
     return found

@@ -54,7 +54,7 @@ def run(settings: ExplanationStudy) -> dict[str, Any]:
     workspace, out = settings.place, Path(settings.out).resolve()
     store = SnapshotStore(workspace)
     manifest = store.load(settings.snapshot) if settings.snapshot else store.live()
-    directory = workspace.root / manifest.checkpoints["alignment"].path
+    directory = workspace.root / manifest.checkpoint("alignment").path
     encoder = QueryEncoder.open(directory)
     catalogue = checkpoint.read_catalogue(directory)
     assert catalogue is not None, "the study needs a checkpoint with a catalogue"

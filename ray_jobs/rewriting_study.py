@@ -60,6 +60,7 @@ def run(settings: RewritingStudy) -> dict[str, Any]:
     snapshots = SnapshotStore(workspace)
     manifest = snapshots.load(settings.snapshot) if settings.snapshot else snapshots.live()
     check_space_dates(manifest.trained_as_of, [manifest.as_of])
+    manifest.checkpoint("alignment")  # raises, before anything is counted
     dataset = read_dataset(workspace)
     con = open_tables(workspace.root / dataset.tables)
     demands = list(written_demands(Protocol(con, manifest.as_of)))
@@ -98,7 +99,7 @@ def study(
     workspace: Workspace, manifest: Manifest, demands: Sequence[Demand], choices: Sequence[Choice]
 ) -> dict[str, Any]:
     """Method → group → means over tasks, with what each demand was read as."""
-    directory = workspace.root / manifest.checkpoints["alignment"].path
+    directory = workspace.root / manifest.checkpoint("alignment").path
     vectors = np.load(workspace.root / manifest.entry("fused").matrix)
     users = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
     position = {user: row for row, user in enumerate(users)}

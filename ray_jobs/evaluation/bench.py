@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from feature_repo.errors import InputError
 from ray_jobs import presets
 from ray_jobs.evaluation import ablations, demands, planted
 from ray_jobs.evaluation.ablations import Trainings, Variant
@@ -34,6 +35,16 @@ class Found(AtATime):
         10, ge=1, description="of 5 + 5 seed users in each few-shot task; half as many of more"
     )
     users: int = Field(planted.USERS, ge=100, description="of each planted world")
+
+
+def check(subject: Subject) -> None:
+    """Raise InputError for a snapshot that no sentence can be asked of."""
+    manifest = subject.manifest
+    if "alignment" not in manifest.checkpoints:
+        raise InputError(
+            f"suite: found asks sentences, and snapshot {manifest.id} holds "
+            f"{sorted(manifest.kinds)} without a text tower; evaluate it with --suite one4all"
+        )
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,28 @@ from encoders.purchases import PurchaseCollate, PurchaseHistory
 from encoders.shopper_bert import ShopperBert, ShopperBertConfig
 from encoders.text import LineEncoder
 from feature_repo import schema
-from feature_repo.errors import InputError
+from feature_repo.errors import InputError, NotCarried
 from feature_repo.schema import CANONICAL
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.store import FeatureStore
-from ray_jobs import export, frames, pipeline, presets, pretext, train
+from ray_jobs import (
+    explanation_study,
+    export,
+    frames,
+    pipeline,
+    presets,
+    pretext,
+    rewriting_study,
+    train,
+)
 from ray_jobs.build_features import build, ingest
 from ray_jobs.embed import embed
 from ray_jobs.evaluation.masked_purchases import scores, seen_counts
+from ray_jobs.explanation_study import ExplanationStudy
 from ray_jobs.publish import Publish
 from ray_jobs.publish import run as publish
+from ray_jobs.rewriting_study import RewritingStudy
 from ray_jobs.space import encode_purchases
 from ray_jobs.training_frames import Run
 from ray_jobs.workers import Workers
@@ -70,6 +81,13 @@ def test_trained_embedded_and_exported_alone(place: Any, bench: ModuleType, tmp_
     assert set(manifest.kinds) == set(manifest.checkpoints) == {"shopper_bert"}
     entry = manifest.kinds["shopper_bert"]
     assert (entry.dim, entry.count, entry.cold) == (2 * 16 + 6, manifest.num_users, 1)
+    asked = {"workspace": place.root, "snapshot": manifest.id, "out": str(tmp_path)}
+    for study in (
+        lambda: rewriting_study.run(RewritingStudy(**asked)),
+        lambda: explanation_study.run(ExplanationStudy(**asked)),
+    ):
+        with pytest.raises(NotCarried, match="weights of shopper_bert, this needs alignment"):
+            study()
     matrix = place.matrix("shopper_bert", snapshot)
     assert matrix[:, 32:].any(0).all(), "every product word was found and counted"
     users = pq.read_table(place.workspace.root / manifest.users)["user_id"].to_pylist()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from feature_repo.errors import InputError
 from ray_jobs import evaluate
 from ray_jobs.evaluate import Evaluate
 
@@ -22,7 +23,7 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Any:
     when = datetime(2017, 9, 11, tzinfo=UTC)
     manifest = SimpleNamespace(
         id="s1", space="x", as_of=when, trained_as_of=when, num_users=3, source="complete-journey",
-        synthetic=False,
+        synthetic=False, checkpoints={"alignment": None}, kinds={"fused": None},
     )  # fmt: skip
     dataset = SimpleNamespace(demographics=False)
     one = SimpleNamespace(manifest=manifest, identity=["s1"], dataset=dataset)
@@ -47,6 +48,15 @@ def test_what_trains_is_asked_for_by_name_or_in_full(tmp_path: Path, subject: An
     assert settings(tmp_path, only="planted,zero-shot").sections == ["zero-shot", "planted"]
     with pytest.raises(ValidationError, match="expected some of zero-shot, map, planted, got 'x'"):
         settings(tmp_path, only="map,x")
+
+
+def test_a_snapshot_that_reads_no_sentence_is_sent_to_the_other_suite(
+    tmp_path: Path, subject: Any
+) -> None:
+    subject.manifest.checkpoints = subject.manifest.kinds = {"shopper_bert": None}
+    with pytest.raises(InputError, match=r"suite: .*s1 holds \['shopper_bert'\].*--suite one4all"):
+        evaluate.run(settings(tmp_path))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_later_run_keeps_the_sections_of_the_same_snapshot(tmp_path: Path, subject: Any) -> None:
