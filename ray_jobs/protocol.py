@@ -107,9 +107,9 @@ class Protocol:
         active = np.array(sorted(self._users(_SHOPPED, -60, 0)), object)
         spend, before = self._spend(0, 28), self._spend(-28, 0)
         spent = np.array([spend.get(u, 0.0) for u in self.everyone])
-        top = spent > np.quantile(spent, 0.75)
-        up = np.array([spend.get(u, 0.0) > 1.3 * before.get(u, 0.0) for u in active])
-        lapsed = np.array([u not in shopped for u in active])
+        top = spent > np.quantile(spent, 0.75) if len(spent) else np.zeros(0, bool)
+        up = np.array([spend.get(u, 0.0) > 1.3 * before.get(u, 0.0) for u in active], bool)
+        lapsed = np.array([u not in shopped for u in active], bool)
         four = "in the next four weeks"
         return [
             Task("D", "lapse", "will not shop at all in the next two weeks", active, lapsed),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.results import NotMeasured
 from ray_jobs.evaluation.subject import Subject
 
 SCALES: Final = (1, 2, 4, 8)
@@ -65,12 +66,14 @@ def vectors(subject: Subject, *, seed: int = 0) -> np.ndarray:
 
 
 def fitted(counts_NWC: np.ndarray, *, steps: int = _STEPS, seed: int = 0) -> Msdp:
-    """A trained model. A step draws users and one of the scales."""
+    """A trained model. A step draws users and one of the scales; NotMeasured if none fits."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Msdp(counts_NWC.shape[2])
     optimiser = torch.optim.AdamW(model.parameters(), _RATE)
     usable = [n for n, weeks in enumerate(SCALES) if counts_NWC.shape[1] > weeks + _LEAST_PAST]
+    if not usable:
+        raise NotMeasured(f"{counts_NWC.shape[1]} weeks of history are too few to learn from")
     for _ in range(steps):
         users = rng.choice(len(counts_NWC), min(_BATCH, len(counts_NWC)), replace=False)
         loss = model.loss(torch.from_numpy(counts_NWC[users]), int(rng.choice(usable)))

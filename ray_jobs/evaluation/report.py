@@ -71,6 +71,7 @@ def _zero_shot(report: dict[str, Any]) -> str:
         "Accuracy / precision / recall when as many users are chosen as did it eight weeks "
         "before. Accuracy misleads where few users do it: random choice reaches .79 on A.",
         _thresholded(report["zero_shot"]),
+        *report.get("zero_shot_left_out", ()),
         quoted("Table 2, accuracy / precision / recall in per cent", paper.ZERO_SHOT),
     ]
     return "\n\n".join(parts)
@@ -120,6 +121,7 @@ def _probes(report: dict[str, Any]) -> str:
         "others, unless the row names another model; one global scale per embedding, the same for "
         "all groups, unless the row says z-score.",
         table(["vectors", "width", *"ABCDE"], rows),
+        *report.get("probes_left_out", ()),
         quoted("Table 4, AUC / KS in per cent", paper.PROBES),
     ])  # fmt: skip
 

@@ -20,6 +20,10 @@ from ray_jobs.command import console
 from ray_jobs.stages import code_version, key_of
 
 
+class NotMeasured(Exception):
+    """The data hold too little for this figure; a report leaves it out and says so."""
+
+
 @dataclass(frozen=True)
 class Results:
     """The results below one directory that belong to one subject."""

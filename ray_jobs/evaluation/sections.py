@@ -21,6 +21,7 @@ from ray_jobs.evaluation import (
 from ray_jobs.evaluation.bench import Bench
 from ray_jobs.evaluation.bootstrap import Resamples
 from ray_jobs.evaluation.methods import READ, methods
+from ray_jobs.evaluation.results import NotMeasured
 from ray_jobs.evaluation.spread import Part
 
 
@@ -54,6 +55,8 @@ def _zero_shot(bench: Bench) -> dict[str, Any]:
             ("paraphrase, read", read, "paraphrase"), ("strict, read", read, demands.STRICT),
         )
     }  # fmt: skip
+    if left_out := zero_shot.left_out(measured, subject.tasks, rates):
+        found["zero_shot_left_out"] = left_out
     visualise.zero_shot_bars(found["zero_shot"], results.out / "zero_shot.png")
     return found
 
@@ -61,14 +64,17 @@ def _zero_shot(bench: Bench) -> dict[str, Any]:
 def _probes(bench: Bench) -> dict[str, Any]:
     """Every embedding under the same probe."""
     subject, splits = bench.subject, bench.settings.splits
-    found = {}
+    found, left_out = {}, []
     for name, row in probe_table.rows(subject, bench.peers).items():
 
         def work(row: probe_table.Row = row) -> dict[str, Any]:
             return probe_table.measure(row, subject.users, subject.tasks, splits)
 
-        found[name] = bench.results.of(f"probe {name}", [splits, row.depends], work)
-    return {"probes": found}
+        try:
+            found[name] = bench.results.of(f"probe {name}", [splits, row.depends], work)
+        except NotMeasured as reason:
+            left_out.append(f"{name}: {reason}.")
+    return {"probes": found, **({"probes_left_out": left_out} if left_out else {})}
 
 
 def _map(bench: Bench) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import lightgbm
 import numpy as np
 
 from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.results import NotMeasured
 from ray_jobs.protocol import Protocol, Task
 
 SHIFTS = 4
@@ -40,7 +41,7 @@ class Supervised:
         self._shared: dict[datetime, tuple[dict[str, int], np.ndarray]] = {}
 
     def score(self, task: Task) -> np.ndarray:
-        """Log-odds of the task's users, float [n]."""
+        """Log-odds of the task's users, float [n]; NotMeasured without any earlier outcome."""
         if task.name not in self._models:
             self._models[task.name] = self._fitted(task)
         x = self._features(task, self._cutoff, list(task.users))
@@ -48,7 +49,9 @@ class Supervised:
         return scores
 
     def _fitted(self, task: Task) -> Any:
-        earlier = self._earlier[task.name]
+        earlier = self._earlier.get(task.name)
+        if earlier is None:
+            raise NotMeasured(f"no outcome of {task.name} is known before {self._cutoff:%Y-%m-%d}")
         x = np.concatenate([self._features(task, when, list(t.users)) for when, t in earlier])
         labels = np.concatenate([t.labels for _, t in earlier])
         model = lightgbm.LGBMClassifier(**_PARAMETERS)
@@ -57,15 +60,23 @@ class Supervised:
 
     @cached_property
     def _earlier(self) -> dict[str, list[tuple[datetime, Task]]]:
-        """Task name → the same task at earlier cut-offs, with outcomes known by now."""
+        """Task name → the same task at earlier cut-offs, with outcomes known by now.
+
+        Cut-offs before anybody was known have no users, and tell nothing.
+        """
         found: dict[str, list[tuple[datetime, Task]]] = {}
+
+        def keep(when: datetime, task: Task) -> None:
+            if len(task.users):
+                found.setdefault(task.name, []).append((when, task))
+
         for shift in range(SHIFTS):
             when = self._cutoff - timedelta(days=_DAYS * (shift + 1))
             longer = self._cutoff - timedelta(days=_COUPON_DAYS + _DAYS * shift)
             protocol = Protocol(self._con, when)
             for task in (*protocol.purchases(), *protocol.behaviours()):
-                found.setdefault(task.name, []).append((when, task))
-            found.setdefault("coupon", []).append((longer, Protocol(self._con, longer).coupon()))
+                keep(when, task)
+            keep(longer, Protocol(self._con, longer).coupon())
         return found
 
     def _features(self, task: Task, when: datetime, users: Sequence[str]) -> np.ndarray:

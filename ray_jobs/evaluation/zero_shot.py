@@ -20,6 +20,7 @@ import numpy as np
 from ray_jobs import metrics
 from ray_jobs.evaluation.bootstrap import Resamples, difference
 from ray_jobs.evaluation.demands import Demand
+from ray_jobs.evaluation.results import NotMeasured
 from ray_jobs.protocol import Protocol, Task
 
 Scorer = Callable[[Task], np.ndarray]
@@ -49,6 +50,8 @@ def measure(
 ) -> dict[str, Any]:
     """Figures of a method per wording and task, and its mean AUC per group in every resample.
 
+    A task that the method cannot score (:class:`NotMeasured`) has no row.
+
     Args:
         rates: task key (see :func:`key`) → share of users to choose.
     """
@@ -59,7 +62,10 @@ def measure(
         task, name = demand.task, key(demand.task)
         if method.reads or name not in known:  # who reads no sentence says the same to all
             asked = demand.asked if method.reads else demand.asked[:1]
-            scores = [method.score(task) for task in asked]
+            try:
+                scores = [method.score(task) for task in asked]
+            except NotMeasured:
+                continue
             each = [figures(s, task.labels, rates.get(name, float("nan"))) for s in scores]
             aucs = [resamples.auc(s, task.labels, task.users.tolist()) for s in scores]
             means = {figure: metrics.mean(one[figure] for one in each) for figure in FIGURES}
@@ -109,17 +115,31 @@ def at_threshold(scores: np.ndarray, labels: np.ndarray, rate: float) -> dict[st
 
 
 def base_rates(earlier: Protocol) -> dict[str, float]:
-    """Task key → share of its population that did it in the earlier period."""
+    """Task key → share of its population that did it in the earlier period; none of nobody."""
     tasks = (
         *earlier.purchases(), *earlier.new_buyers(least=1), earlier.coupon(),
         *earlier.behaviours(),
     )  # fmt: skip
-    return {key(task): float(task.labels.mean()) for task in tasks}
+    return {key(task): float(task.labels.mean()) for task in tasks if len(task.users)}
 
 
 def key(task: Task) -> str:
     """A task's identity over time."""
     return f"{task.group} {task.name}"
+
+
+def left_out(
+    measured: dict[str, dict[str, Any]], tasks: Iterable[Task], rates: dict[str, float]
+) -> list[str]:
+    """What could not be told since the data begin too late for it, as sentences."""
+    asked = {task.group for task in tasks if task.sentence is not None}
+    told = []
+    if not rates:
+        told.append("Nobody was known eight weeks before: there is no threshold.")
+    for name, result in measured.items():
+        if missing := sorted(asked - {row["group"] for row in result["rows"]}):
+            told.append(f"{name}: nothing of {', '.join(missing)}, no outcome of it is known yet.")
+    return told
 
 
 def table(measured: dict[str, dict[str, Any]], wording: str) -> dict[str, Any]:

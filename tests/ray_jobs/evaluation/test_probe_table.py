@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ray_jobs.evaluation import cost, msdp, outcomes, probe_table
+from ray_jobs.evaluation import cost, msdp, outcomes, probe_table, sections
+from ray_jobs.evaluation.bench import Found
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.msdp import SCALES, Msdp
+from ray_jobs.evaluation.results import Results
 from ray_jobs.evaluation.u_mlp import UMlpProbe
 from ray_jobs.probes import probe
 from ray_jobs.protocol import Protocol, Task
@@ -169,6 +171,21 @@ def test_msdp_foresees_the_shares_of_the_weeks_that_follow(subject: Any) -> None
     trained, raw = msdp.fitted(counts, steps=40), msdp.fitted(counts, steps=0)
     batch = torch.from_numpy(counts)
     assert trained.loss(batch, 2) < raw.loss(batch, 2) - 0.1
+
+
+def test_a_row_that_five_weeks_of_history_cannot_teach_is_left_out_and_told(
+    subject: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = msdp.weekly_counts(subject)[:, :5]
+    rows = {"MSDP": probe_table.Row(lambda: msdp.fitted(counts)),
+            "raw": probe_table.Row(lambda: counts[:, :, 0])}  # fmt: skip
+    monkeypatch.setattr(probe_table, "rows", lambda subject, peers: rows)
+    results = Results(tmp_path, [])
+    one = SimpleNamespace(subject=subject, results=results, settings=Found(splits=1), peers=None)
+    subject.tasks = subject.protocol.purchases()[:1]
+    found = sections.SECTIONS["probes"](one)  # type: ignore[arg-type]
+    assert list(found["probes"]) == ["raw"]
+    assert found["probes_left_out"] == ["MSDP: 5 weeks of history are too few to learn from."]
 
 
 def test_a_user_is_coloured_by_the_rarest_outcome(subject: Any) -> None:

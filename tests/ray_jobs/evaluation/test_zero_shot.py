@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ray_jobs.evaluation import demands, zero_shot
+from ray_jobs.evaluation import demands, report, zero_shot
 from ray_jobs.evaluation.bootstrap import Resamples
+from ray_jobs.evaluation.history import Receipts
+from ray_jobs.evaluation.methods import chance
+from ray_jobs.evaluation.subject import EARLIER
+from ray_jobs.evaluation.supervised import Supervised
 from ray_jobs.evaluation.zero_shot import OURS, Method, at_threshold, figures
 from ray_jobs.protocol import CATEGORIES, Protocol, Task
 
+T, DAY = datetime(2017, 9, 11, tzinfo=UTC), timedelta(days=1)
 USERS = np.array([f"u{n}" for n in range(100)], object)
 LABELS = np.arange(100) < 20  # the first twenty did it
 
@@ -45,6 +51,37 @@ def test_rates_come_from_the_earlier_period_only(protocol_at: Callable[..., Prot
     cheese = next(t for t in protocol.purchases() if t.name == "CHEESE")
     assert rates["A CHEESE"] == pytest.approx(cheese.labels.mean())
     assert {name[0] for name in rates} >= {"A", "B", "C", "D"}
+
+
+def test_early_cut_offs_have_no_threshold_and_leave_out_what_nothing_was_known_for(
+    protocol_at: Callable[..., Protocol],
+) -> None:
+    """The data begin 300 days before T: eight weeks before this cut-off nobody was known."""
+    now = protocol_at(T - 260 * DAY)
+    rates = zero_shot.base_rates(Protocol(now.con, now.cutoff - EARLIER))
+    assert rates == {}
+    reference = Supervised(now.con, now.cutoff, Receipts(now.con))
+    ways = (Method(OURS, chance, reads=True), Method("LightGBM", reference.score, reads=False))
+    asked = demands.demands([*now.purchases(), now.coupon(), *now.behaviours()], {})
+    resamples = Resamples([str(user) for user in now.everyone], num=5)
+    found = {way.name: zero_shot.measure(way, asked, resamples, rates) for way in ways}
+    shown = zero_shot.table(found, "name")
+    assert set(shown[OURS]) == {"A", "C", "D"} and set(shown["LightGBM"]) == {"A", "D"}
+    told = zero_shot.left_out(found, [demand.task for demand in asked], rates)
+    assert told == ["Nobody was known eight weeks before: there is no threshold.",
+                    "LightGBM: nothing of C, no outcome of it is known yet."]  # fmt: skip
+    page = report.page({
+        "snapshot": "s", "source": "x", "households": 60, "synthetic": False, "as_of": "2017",
+        "trained_as_of": "2017", "zero_shot": shown, "against_counts": {},
+        "zero_shot_left_out": told,
+    })  # fmt: skip
+    assert f"| {OURS} | – / – / – |" in page and "nothing of C" in page and "nan" not in page
+
+
+def test_before_anybody_is_known_every_task_is_empty(protocol_at: Callable[..., Protocol]) -> None:
+    tasks = protocol_at(T - 400 * DAY).tasks()
+    assert {task.group for task in tasks} == {"A", "C", "D"}
+    assert all(len(task.users) == 0 and task.labels.dtype == bool for task in tasks)
 
 
 def measured(**scores: Any) -> dict[str, Any]:
