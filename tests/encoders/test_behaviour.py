@@ -205,6 +205,8 @@ def test_nothing_to_forecast_is_no_loss() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"temporal": "lstm"}, "temporal must be 'transformer' or 'gru', got 'lstm'"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         ({"temporal_dim": 9}, "temporal_dim=9 must be a multiple of heads=2"),
         ({"forecast_windows": 0}, "forecast_windows < pretrain_windows"),
         ({"forecast_windows": 6}, "got 6, 6, 6"),

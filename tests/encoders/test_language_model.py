@@ -12,7 +12,13 @@ import torch
 import transformers
 
 from encoders import language_model, lora
-from encoders.language_model import MINILM, SMOLLM2, WeightsMissing, load_decoder
+from encoders.language_model import (
+    MINILM,
+    SMOLLM2,
+    WeightsMissing,
+    load_decoder,
+    load_language_model,
+)
 from encoders.text import LineEncoder, TextConfig, TextTower
 from feature_repo.errors import InputError
 
@@ -97,9 +103,37 @@ def test_weights_with_another_hash_are_refused(
         load(name)
 
 
-def test_a_model_that_is_nowhere_is_named() -> None:
-    with pytest.raises(WeightsMissing, match="'nobody/no-such-model' is not on this machine"):
-        language_model.load_language_model("nobody/no-such-model")
+@pytest.mark.parametrize("ask", [language_model.load_language_model, language_model.width_of])
+def test_a_model_that_is_nowhere_is_named_with_the_remedy(ask: Callable) -> None:
+    told = f"expected '{MINILM}', '{SMOLLM2}', a directory, .* `hf download nobody/no-such-model`"
+    with pytest.raises(WeightsMissing, match=f"'nobody/no-such-model' is not .*{told}") as missing:
+        ask("nobody/no-such-model")
+    assert "\n" not in str(missing.value)
+
+
+@pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
+def test_a_width_is_known_without_the_weights(kind: str, tiny: Build) -> None:
+    directory = tiny(kind)
+    width = load_language_model(directory)[1].config.hidden_size
+    (Path(directory) / "model.safetensors").unlink()
+    assert language_model.width_of(directory) == width == 16
+    with pytest.raises(WeightsMissing, match="save the model and its tokenizer there"):
+        load_language_model(directory)
+
+
+def test_the_width_of_a_package_is_that_of_its_weights(minilm: tuple[Any, Any]) -> None:
+    assert language_model.width_of(MINILM) == minilm[1].config.hidden_size
+
+
+def test_a_directory_is_known_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("qwen", MINILM):
+        Path(name).mkdir()
+    assert language_model.located("qwen") == str(tmp_path.resolve() / "qwen")
+    assert language_model.located(MINILM) == MINILM
+    assert language_model.located("Qwen/Qwen2-0.5B") == "Qwen/Qwen2-0.5B"
 
 
 @pytest.mark.parametrize("kind", [*ENCODERS, *DECODERS])
@@ -152,6 +186,11 @@ def test_what_neither_encodes_nor_decodes_alone_is_refused(kind: str, tiny: Buil
     came = f"expected an encoder .* or a causal decoder .* got a {kind.lower()} model"
     with pytest.raises(InputError, match=came):
         tower_of(tiny(kind))
+
+
+def test_what_has_two_stacks_has_no_width(tiny: Build) -> None:
+    with pytest.raises(InputError, match="expected an encoder .* got a t5 model"):
+        language_model.width_of(tiny("T5"))
 
 
 def test_what_no_vector_passes_through_is_not_tuned(tiny: Build) -> None:

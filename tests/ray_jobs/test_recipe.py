@@ -1,5 +1,6 @@
 """Switches of the recipe: each leaves out what it names, and nothing else."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,15 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2Model
 
-from encoders import templates
+from encoders import checkpoint, templates
 from encoders.alignment import MODALITIES, FoundModel
+from encoders.behaviour import BehaviourEncoder
 from encoders.fusion import Concatenation, Fusion
+from encoders.language_model import MINILM
 from encoders.past import collate_for, cut_history, encode_rows
+from encoders.query import QueryEncoder
 from encoders.text import LineEncoder
 from feature_repo import schema
 from feature_repo.errors import InputError
 from ray_jobs import objectives, pipeline, presets
+from ray_jobs.embed import embed
 from ray_jobs.pipeline import Pipeline
 from ray_jobs.training_frames import training_frames
 
@@ -236,6 +242,97 @@ def test_switches_are_options_of_the_command(call: Callable[..., Any]) -> None:
         fusion="concatenation", two_stage=False, text_period="same",
     )  # fmt: skip
     assert call(*AS_OF).chosen == presets.best()
+
+
+def test_the_papers_alternatives_are_options_of_the_command(call: Callable[..., Any]) -> None:
+    given = ("--preset", "laptop", "--temporal", "gru", "--temperature", "0.07")
+    laptop = presets.laptop()
+    behaviour = replace(laptop.behaviour, temporal="gru", temperature=0.07)
+    assert call(*AS_OF, *given).chosen == replace(laptop, behaviour=behaviour)
+    learnt = replace(laptop, behaviour=replace(behaviour, learn_temperature=True))
+    assert call(*AS_OF, *given, "--learn-temperature").chosen == learnt
+
+
+def test_a_language_model_brings_its_width_where_the_space_is_its_own(
+    call: Callable[..., Any], tiny_qwen2: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(tiny_qwen2).parent)
+    best, laptop = (
+        call(*AS_OF, "--preset", name, "--language-model", Path(tiny_qwen2).name).chosen
+        for name in ("best", "laptop")
+    )
+    text = replace(presets.best().text, model=tiny_qwen2, dim=16)
+    habits = replace(presets.best().habits, width=16)
+    assert best == replace(presets.best(), text=text, habits=habits)
+    text = replace(presets.laptop().text, model=tiny_qwen2)  # mapped to the preset's width
+    assert laptop == replace(presets.laptop(), text=text)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--temporal", "lstm"), "--temporal: .*'transformer' or 'gru'"),
+        (("--temperature", "0"), "--temperature: .*greater than 0"),
+        (("--temperature", "nan"), "--temperature: .*finite"),
+        (("--language-model", "no/where"), "language model 'no/where' .*`hf download no/where`"),
+    ],
+)
+def test_a_wrong_alternative_is_one_line_that_names_it(
+    given: tuple[str, str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    command = ["pipeline", *AS_OF, "--workspace", str(tmp_path), *given]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit):
+        pipeline.main(Pipeline, pipeline.run)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(said, line)
+    assert not list(tmp_path.iterdir())  # refused before anything is made
+
+
+def test_a_gru_forecasts_at_a_temperature_that_is_learnt(copy: Any) -> None:
+    record = copy.train("behaviour", temporal="gru", temperature=0.07, learn_temperature=True)
+    model, _ = checkpoint.load(copy.workspace.root / record["checkpoint"], expect="behaviour")
+    assert isinstance(model, BehaviourEncoder)
+    assert isinstance(model.temporal, torch.nn.GRU)
+    assert model.log_temperature.exp().item() not in (1.0, pytest.approx(0.07, rel=1e-6))
+
+
+def test_another_language_model_trains_embeds_and_answers(
+    copy: Any, bench: ModuleType, tiny_qwen2: str
+) -> None:
+    """A true decoder in the text tower, its adapters tuned, with encoders trained before."""
+    starts = list(copy.start().values())
+    other = copy.checkpoint("alignment")
+    record = copy.train("alignment", language_model=tiny_qwen2, from_=starts)
+    directory = copy.workspace.root / record["checkpoint"]
+    model, _ = checkpoint.load(directory, expect="alignment")
+    assert isinstance(model, FoundModel)
+    assert model.text.causal and model.config.text.dim == 16
+    tuned = {name for name, p in model.text.named_parameters() if "lora_B" in name and p.any()}
+    assert {name.split(".lora_B")[0].rsplit(".", 1)[-1] for name in tuned} == {"q_proj", "v_proj"}
+    snapshot = embed(copy.workspace, copy.dataset, directory, [bench.AS_OF])["snapshot"]
+    fused = copy.matrix("fused", snapshot)
+    query = QueryEncoder.open(directory).encode(["will buy cheese in the next two weeks"])
+    assert np.ptp(fused @ query[0]) > 0
+    with pytest.raises(InputError, match=f"--language-model {re.escape(tiny_qwen2)}"):
+        copy.train("alignment", from_=[str(directory)])
+    with pytest.raises(InputError, match=f"--language-model {MINILM}"):
+        copy.train("alignment", language_model=tiny_qwen2, from_=[str(other)])
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory, spell: Callable[..., int]) -> str:
+    """Directory of a random one-layer Qwen2 that reads letter by letter."""
+    directory = tmp_path_factory.mktemp("models") / "qwen2"
+    num_signs = spell(directory, eos_token="<end>", pad_token="<end>")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=num_signs, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, bos_token_id=1, eos_token_id=1,
+        pad_token_id=1,
+    )  # fmt: skip
+    Qwen2Model(config).save_pretrained(directory)
+    return str(directory)
 
 
 @pytest.fixture
