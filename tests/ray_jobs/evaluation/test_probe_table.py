@@ -71,7 +71,8 @@ def test_fused_vectors_are_probed_at_both_scales(tmp_path: Path) -> None:
     rows = probe_table.rows(one, None)
     assert [name for name in rows if "z-score" in name] == ["fused, z-score per dimension"]
     scored = rows["fused, z-score per dimension"].vectors()
-    assert scored.mean(0) == pytest.approx(0, abs=1e-6) and scored.std(0) == pytest.approx([1, 1, 0])
+    assert scored.mean(0) == pytest.approx(0, abs=1e-6)
+    assert scored.std(0) == pytest.approx([1, 1, 0])
     globally, each = (
         probe_table.measure(rows[name], users, [task], 2)["A"]["auc"]
         for name in ("fused", "fused, z-score per dimension")
