@@ -13,7 +13,7 @@ Money is summed as decimals: a sum of doubles would depend on the order of the r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +76,14 @@ def data_span(con: Queries) -> tuple[int, int]:
     if first is None:
         raise TimeError("the data hold no events and no searches: nothing to build features from")
     return int(first), int(last)
+
+
+def horizon_known(con: Queries, cutoff: datetime, days: int) -> bool:
+    """Whether the data reach into the last day of ``[cutoff, cutoff + days)``.
+
+    That day counts as whole: nobody knows at what hour a shop's last receipt of a day is due.
+    """
+    return micros(cutoff + timedelta(days=days - 1)) <= data_span(con)[1]
 
 
 def window_ends(con: Queries, anchor: datetime) -> list[int]:

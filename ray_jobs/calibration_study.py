@@ -27,7 +27,7 @@ from feature_repo import durable
 from feature_repo.errors import InputError
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
-from feature_repo.transforms import data_span, micros, open_tables
+from feature_repo.transforms import horizon_known, open_tables
 from ray_jobs import metrics
 from ray_jobs.build_features import read_dataset
 from ray_jobs.calibration import evidence
@@ -61,13 +61,12 @@ def known_evidence(workspace: Workspace) -> list[Evidence]:
     """The evidence of one snapshot per date whose future is in the data, oldest first."""
     tables = workspace.root / read_dataset(workspace).tables
     con = open_tables(tables)
-    last = data_span(con)[1]
-    con.close()
     by_date = {
         m.as_of: m
         for m in reversed(SnapshotStore(workspace).list())
-        if "fused" in m.kinds and micros(m.as_of + timedelta(days=m.horizon_days - 1)) <= last
+        if "fused" in m.kinds and horizon_known(con, m.as_of, m.horizon_days)
     }
+    con.close()
     found = []
     for date in sorted(by_date):
         manifest = by_date[date]

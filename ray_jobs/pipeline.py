@@ -21,7 +21,7 @@ from ray_jobs.embed import embed
 from ray_jobs.publish import publish
 from ray_jobs.recipe import Recipe
 from ray_jobs.train import train_stages
-from ray_jobs.training_frames import Run, training_frames
+from ray_jobs.training_frames import Run, training_frames, warn_of_silence
 from ray_jobs.workers import Workers, cluster
 
 
@@ -55,6 +55,7 @@ def run(settings: Pipeline) -> dict[str, Any]:
         workspace, dataset, settings.as_of, chosen, settings.seed,
         Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
+    warn_of_silence(shared)
     snapshot = train_and_embed(shared)
     publish(workspace, snapshot, keep=settings.keep)
     console.print(f"[bold green]published[/] {snapshot} in "

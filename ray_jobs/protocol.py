@@ -9,6 +9,7 @@ The final cut-off is :data:`FINAL_CUTOFF`. Choose everything on earlier ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.errors import TimeError
-from feature_repo.transforms import data_span, micros, users_before
+from feature_repo.transforms import data_span, horizon_known, micros, users_before
 
 FINAL_CUTOFF = datetime(2017, 11, 6)
 
@@ -28,6 +29,8 @@ CATEGORIES = (
     "GREETING CARDS/WRAP/PARTY SPLY", "DOG FOODS", "ORGANICS FRUIT & VEGETABLES", "CAT FOOD",
     "DOMESTIC WINE", "DIAPERS & DISPOSABLES", "BABY FOODS", "VITAMINS", "FLORAL-FRESH CUT",
 )  # fmt: skip
+HORIZONS = {"A": 28, "B": 28, "C": 56, "D": 28}
+"""Group → days of the future that its labels are made of."""
 _WEEKS = {14: "two", 28: "four", 56: "eight"}
 _MIN_NEW_BUYERS = 40
 _NEW_AFTER_DAYS = 182
@@ -63,10 +66,24 @@ class Protocol:
             )
         self.everyone = np.array(users_before(con, cutoff), object)
 
+    @cached_property
+    def left_out(self) -> dict[str, int]:
+        """Groups whose horizon runs past the data, with its days: nobody would have done it."""
+        known = {days: self.reaches(days) for days in set(HORIZONS.values())}
+        return {group: days for group, days in HORIZONS.items() if not known[days]}
+
+    def reaches(self, days: int) -> bool:
+        """Whether what happens in [T, T + days) is in the data."""
+        return horizon_known(self.con, self.cutoff, days)
+
     def tasks(self) -> list[Task]:
-        """Groups A, B, C, D, and E if profiles were given."""
-        return [*self.purchases(), *self.new_buyers(), self.coupon(), *self.behaviours(),
-                *self.profiles()]  # fmt: skip
+        """Groups A, B, C, D as far as the data reach, and E if profiles were given."""
+        groups: dict[str, Callable[[], list[Task]]] = {
+            "A": self.purchases, "B": self.new_buyers, "C": lambda: [self.coupon()],
+            "D": self.behaviours, "E": self.profiles,
+        }  # fmt: skip
+        return [task for group, tasks in groups.items() if group not in self.left_out
+                for task in tasks()]  # fmt: skip
 
     def purchases(self) -> list[Task]:
         """Group A: buys the category in [T, T + 28 d)."""

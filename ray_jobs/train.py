@@ -29,7 +29,7 @@ from ray_jobs.command import Date, console, main, parse_date
 from ray_jobs.loop import run_all, times
 from ray_jobs.presets import Preset
 from ray_jobs.recipe import Recipe
-from ray_jobs.training_frames import Run, purchase_frames, training_frames
+from ray_jobs.training_frames import Run, purchase_frames, training_frames, warn_of_silence
 from ray_jobs.workers import Workers, cluster, fit
 
 
@@ -52,6 +52,7 @@ def run(settings: Train) -> dict[str, Any]:
         settings.place, read_dataset(settings.place), settings.as_of, chosen,
         settings.seed, Workers(settings.workers, settings.use_gpu), settings.precision,
     )  # fmt: skip
+    warn_of_silence(shared)
     paths = [Path(each).resolve() for each in settings.from_]
     start = {_checked(path, settings, chosen): str(path) for path in paths}
     with cluster(shared.workers):

@@ -20,6 +20,7 @@ from feature_repo.outcomes import HORIZONS, outcomes
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Workspace
 from feature_repo.transforms import (
+    DAY_US,
     catalogue,
     data_span,
     facts,
@@ -83,6 +84,24 @@ def training_frames(shared: Run) -> dict[str, Any]:
     inputs = [shared.dataset.tables, as_of.isoformat(), preset.horizon_days, preset.num_cutoffs,
               preset.cutoff_step_days, preset.text_period, preset.outcome_weight > 0]  # fmt: skip
     return run_stage(workspace, "samples", inputs, work)
+
+
+def warn_of_silence(shared: Run) -> None:
+    """Say so where ``as_of`` lies more than a week after the last row.
+
+    The futures of training cut-offs end by ``as_of``: weeks that nobody has rows of yet teach that
+    people stop buying.
+    """
+    con = open_tables(shared.workspace.root / shared.dataset.tables)
+    last = data_span(con)[1]
+    con.close()
+    days = (micros(shared.as_of) - last) / DAY_US
+    if days > 7:
+        console.print(
+            f"[bold yellow]warning[/]: as_of={shared.as_of:%Y-%m-%d} lies {days:.0f} days after "
+            f"the last row ({_utc(last):%Y-%m-%d}), and training takes that silence for users who "
+            f"did nothing: take a date by {_utc(last + DAY_US):%Y-%m-%d}, or bring in the rest"
+        )
 
 
 def purchase_frames(shared: Run) -> dict[str, Any]:

@@ -63,8 +63,13 @@ class Bench:
 
     @property
     def head(self) -> dict[str, Any]:
-        """What a report says of itself besides the snapshot."""
-        return {"demographics": self.subject.dataset.demographics}
+        """What a report says of itself besides the snapshot; what the data end too early for."""
+        subject, days = self.subject, self.subject.manifest.horizon_days
+        left_out = dict(subject.protocol.left_out)
+        if not subject.protocol.reaches(days):
+            left_out["reliability"] = days
+        told = {"demographics": subject.dataset.demographics}
+        return {**told, "left_out": left_out} if left_out else told
 
     @cached_property
     def written(self) -> dict[str, dict[str, list[str]]]:

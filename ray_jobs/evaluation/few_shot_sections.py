@@ -23,17 +23,21 @@ from ray_jobs.evaluation.few_shot_methods import BY_TOKENS, OURS, QUICK, SENTENC
 from ray_jobs.evaluation.spread import Part
 
 FIGURE = "few_shot.png"
+GROUPS = ("A", "B")
 
 
 def of_few_shot(bench: Bench) -> dict[str, Any]:
     """Seed users beside the sentence, by every method that trains no prompt tokens; Figure 3."""
     study = _Study(bench)
+    if not study.trials:
+        return {}
     return {"few_shot": {"trials": study.tables(QUICK), "map": study.map()}}
 
 
 def of_prompt_tokens(bench: Bench) -> dict[str, Any]:
     """The same with prompt tokens (eq. 16) among the methods."""
-    return {**of_few_shot(bench), "prompt_tokens": {"trials": _Study(bench).tables(BY_TOKENS)}}
+    quick = of_few_shot(bench)
+    return quick and {**quick, "prompt_tokens": {"trials": _Study(bench).tables(BY_TOKENS)}}
 
 
 def few_shot_parts(bench: Bench) -> dict[str, Part]:
@@ -58,7 +62,7 @@ class _Study:
         subject, results = self.bench.subject, self.bench.results
         return Ground(
             subject.query_encoder("catalogue"), subject.vectors("fused"), subject.users,
-            [*subject.protocol.purchases(), *subject.protocol.new_buyers()], self.written,
+            [task for task in subject.tasks if task.group in GROUPS], self.written,
             results.of("base rates", [], lambda: zero_shot.base_rates(subject.earlier)),
         )  # fmt: skip
 
@@ -68,6 +72,9 @@ class _Study:
 
     @property
     def trials(self) -> list[Trial]:
+        """None where the data end before any task's horizon does."""
+        if set(GROUPS) <= set(self.bench.subject.protocol.left_out):
+            return []
         return trials(demands.WORDINGS if self.written else demands.WORDINGS[:1])
 
     def parts(self, names: Sequence[str]) -> dict[str, Part]:

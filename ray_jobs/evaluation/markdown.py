@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,14 @@ def at_threshold(row: Mapping[str, float | None] | None) -> str:
     if row is None:
         return "–"
     return " / ".join(number(row[name]) for name in AT_THRESHOLD)
+
+
+def left_out(report: Mapping[str, Any]) -> str:
+    """What the data end too early for, as a paragraph of the head; "" where they do not."""
+    named = [f"{name} ({days} days)" for name, days in report.get("left_out", {}).items()]
+    if not named:
+        return ""
+    return f"\n\n**Left out**, since the data end before so many days are over: {', '.join(named)}."
 
 
 def quoted(title: str, rows: Mapping[str, tuple[str, ...]]) -> str:

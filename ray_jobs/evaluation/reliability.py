@@ -23,9 +23,13 @@ def measure(subject: Subject) -> dict[str, Any] | None:
     """Shares of behaviours that pass, coverage of intervals, and demands that it abstains on.
 
     Returns:
-        None where there is no earlier snapshot to learn from, or nothing can be stated.
+        None where there is no earlier snapshot to learn from, nothing can be stated, or the data
+        end before the snapshot's horizon does.
     """
-    manifest, workspace = subject.manifest, subject.workspace
+    manifest = subject.manifest
+    if not subject.protocol.reaches(manifest.horizon_days):
+        return None
+    workspace = subject.workspace
     over = earlier(workspace, manifest.as_of, manifest.horizon_days)
     tables = workspace.root / subject.dataset.tables
     after = manifest.as_of + timedelta(days=manifest.horizon_days)

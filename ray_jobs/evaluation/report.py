@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray_jobs.evaluation import few_shot_report, paper, trained_report
-from ray_jobs.evaluation.markdown import at_threshold, number, quoted, table
+from ray_jobs.evaluation.markdown import at_threshold, left_out, number, quoted, table
 
 _GROUPS = (
     "Groups: A buys a category, B buys it for the first time in 26 weeks, C redeems a coupon, "
@@ -38,7 +38,7 @@ def _head(report: dict[str, Any]) -> str:
     return (
         f"# Snapshot {report['snapshot']}\n\n{report['source']}, {report['households']:,} "
         f"households, as of {report['as_of'][:10]}, weights trained on what was known before "
-        f"{report['trained_as_of'][:10]}.{label}"
+        f"{report['trained_as_of'][:10]}.{label}{left_out(report)}"
     )
 
 

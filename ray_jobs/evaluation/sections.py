@@ -55,7 +55,9 @@ def _zero_shot(bench: Bench) -> dict[str, Any]:
             ("paraphrase, read", read, "paraphrase"), ("strict, read", read, demands.STRICT),
         )
     }  # fmt: skip
-    if left_out := zero_shot.left_out(measured, subject.tasks, rates):
+    if not found["zero_shot"]:
+        return {}
+    if left_out := zero_shot.left_out(measured, rates):
         found["zero_shot_left_out"] = left_out
     visualise.zero_shot_bars(found["zero_shot"], results.out / "zero_shot.png")
     return found

@@ -128,16 +128,14 @@ def key(task: Task) -> str:
     return f"{task.group} {task.name}"
 
 
-def left_out(
-    measured: dict[str, dict[str, Any]], tasks: Iterable[Task], rates: dict[str, float]
-) -> list[str]:
+def left_out(measured: dict[str, dict[str, Any]], rates: dict[str, float]) -> list[str]:
     """What could not be told since the data begin too late for it, as sentences."""
-    asked = {task.group for task in tasks if task.sentence is not None}
+    groups = {name: {row["group"] for row in one["rows"]} for name, one in measured.items()}
     told = []
     if not rates:
         told.append("Nobody was known eight weeks before: there is no threshold.")
-    for name, result in measured.items():
-        if missing := sorted(asked - {row["group"] for row in result["rows"]}):
+    for name, its in groups.items():
+        if missing := sorted(set().union(*groups.values()) - its):
             told.append(f"{name}: nothing of {', '.join(missing)}, no outcome of it is known yet.")
     return told
 

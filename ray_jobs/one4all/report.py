@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray_jobs.evaluation.markdown import number, table
+from ray_jobs.evaluation.markdown import left_out, number, table
 from ray_jobs.one4all import paper
 
 _BINARY = (("auroc", "AUROC"), ("f1", "F1"), ("accuracy", "accuracy"))
@@ -34,7 +34,7 @@ def _head(report: Mapping[str, Any]) -> str:
         f"# One4all on snapshot {report['snapshot']}\n\n{report['source']}, "
         f"{report['households']:,} households, as of {report['as_of'][:10]}; embedding: "
         f"{report['embedding']}; {report['repeats']} repeats, logs of {report['length']} events, "
-        f"downstream models in {report['precision']}.{label}"
+        f"downstream models in {report['precision']}.{label}{left_out(report)}"
     )
 
 

@@ -146,7 +146,7 @@ def fine_tuning(bench: Bench) -> dict[str, Any]:
 def _tunings(bench: Bench) -> dict[str, Part]:
     listed = bench.tasks.listed()
     wanted = [name for name in _TUNED if bench.tunable and bench.wanted(name)]
-    return {name: partial(_tuned, bench, listed[name]) for name in wanted}
+    return {name: partial(_tuned, bench, listed[name]) for name in wanted if name in listed}
 
 
 def _tuned(bench: Bench, make: Callable[[], Downstream]) -> dict[str, Any]:

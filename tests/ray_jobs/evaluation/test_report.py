@@ -36,6 +36,12 @@ def test_a_report_without_group_e_says_why() -> None:
     assert "E is left out" not in page and "| 0.700 / 0.300 / 0.400 | – |" not in page
 
 
+def test_the_head_tells_what_the_data_end_too_early_for() -> None:
+    page = report.page({**HEAD, "left_out": {"C": 56, "reliability": 28}})
+    assert "before so many days are over: C (56 days), reliability (28 days)." in page
+    assert "Left out" not in report.page(HEAD)
+
+
 def test_synthetic_data_are_labelled() -> None:
     world = {"plant": "search", "removed": True, "users": 3_000, "positives": 900, "oracle": 0.8,
              "name": 0.5, "free words": None}  # fmt: skip

@@ -67,7 +67,7 @@ def test_early_cut_offs_have_no_threshold_and_leave_out_what_nothing_was_known_f
     found = {way.name: zero_shot.measure(way, asked, resamples, rates) for way in ways}
     shown = zero_shot.table(found, "name")
     assert set(shown[OURS]) == {"A", "C", "D"} and set(shown["LightGBM"]) == {"A", "D"}
-    told = zero_shot.left_out(found, [demand.task for demand in asked], rates)
+    told = zero_shot.left_out(found, rates)
     assert told == ["Nobody was known eight weeks before: there is no threshold.",
                     "LightGBM: nothing of C, no outcome of it is known yet."]  # fmt: skip
     page = report.page({

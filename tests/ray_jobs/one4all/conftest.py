@@ -47,10 +47,14 @@ def buy() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def protocol() -> Callable[[list[dict[str, Any]]], Protocol]:
+def protocol() -> Callable[..., Protocol]:
     """``protocol(events)``: the protocol at T on them; a stranger buys something much later."""
-    later = event("stranger", 90, "RICE")
-    return lambda events: Protocol(transforms.open_tables(tables([*events, later])), T)
+
+    def open_(events: list[dict[str, Any]], last: float = 90) -> Protocol:
+        later = event("stranger", last, "RICE")
+        return Protocol(transforms.open_tables(tables([*events, later])), T)
+
+    return open_
 
 
 @pytest.fixture(scope="session")

