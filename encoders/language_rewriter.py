@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from encoders import templates
@@ -53,7 +54,7 @@ class LanguageRewriter:
             shares = dict.fromkeys(subjects, 1.0)
             return mixture(demand, shares, own_share=self._own_share, horizon_days=self._horizon)
         if self._instead is not None:
-            return self._instead.read(demand)
+            return replace(self._instead.read(demand), by_stand_in=True)
         return as_it_stands(demand, "The demand names nothing of the catalogue: read literally.")
 
     def vocabulary(self) -> Sequence[str]:

@@ -33,6 +33,7 @@ class Reading:
 
     sentences: tuple[tuple[str, float], ...]
     note: str | None = None  # for whoever asked
+    by_stand_in: bool = False  # the rewriter itself found nothing, and another one read it
 
 
 class Rewriter(Protocol):

@@ -33,6 +33,7 @@ from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Job, console, main
 from ray_jobs.protocol import Protocol, Task
 
+_GROUPS = ("A", "B", "C", "D", "others")
 _DEMANDS = Path(__file__).parent / "demands"
 PLAIN = "category name"
 """The method that says the protocol's own sentence: what perfect rewriting would reach."""
@@ -98,7 +99,11 @@ def read_demands(source: str) -> dict[str, dict[str, list[str]]]:
 def study(
     workspace: Workspace, manifest: Manifest, demands: Sequence[Demand], choices: Sequence[Choice]
 ) -> dict[str, Any]:
-    """Method → group → means over tasks, with what each demand was read as."""
+    """Method → group → means over tasks, with what each demand was read as.
+
+    ``itself`` is the share of demands that a rewriter read and no stand-in: behind the language
+    model stands the catalogue's, so that figures alone do not tell the two apart.
+    """
     directory = workspace.root / manifest.checkpoint("alignment").path
     vectors = np.load(workspace.root / manifest.entry("fused").matrix)
     users = pq.read_table(workspace.root / manifest.users)["user_id"].to_pylist()
@@ -113,17 +118,18 @@ def study(
         for demand in demands:
             task = demand.task
             asked = task.sentence or "" if choice == PLAIN else demand.text
-            query = encoder.understand(asked)
-            scores = vectors[rows[id(task)]] @ query.vector
-            scored.setdefault(task.group, {}).setdefault(task.name, []).append(
-                {"demand": asked, "notes": list(query.notes), **_measures(scores, task.labels)}
-            )
+            reading = encoder.read(asked)
+            scores = vectors[rows[id(task)]] @ encoder.mixed(reading)
+            scored.setdefault(task.group, {}).setdefault(task.name, []).append({
+                "demand": asked, "notes": [reading.note] if reading.note else [],
+                "itself": not reading.by_stand_in, **_measures(scores, task.labels),
+            })  # fmt: skip
         report[choice] = {group: _summary(tasks) for group, tasks in scored.items()}
     return report
 
 
 def to_markdown(report: dict[str, Any]) -> str:
-    """Means per method and group as a table."""
+    """Means per method and group as a table, and how much the language model read itself."""
     lines = [
         "# Query rewriting", "",
         "AUC / precision@k: mean over a task's demands, then over tasks.", "",
@@ -132,9 +138,13 @@ def to_markdown(report: dict[str, Any]) -> str:
     for method, groups in report.items():
         cells = [
             f"{groups[g]['auc']:.3f} / {groups[g]['precision']:.3f}" if g in groups else "–"
-            for g in ("A", "B", "C", "D", "others")
+            for g in _GROUPS
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
+    if tuned := report.get("language-model"):
+        shares = ", ".join(f"{g} {tuned[g]['itself']:.0%}" for g in _GROUPS if g in tuned)
+        lines += ["", f"The language model itself read of the demands: {shares}. The catalogue's "
+                      "rewriter, which stands behind it, read the others."]  # fmt: skip
     return "\n".join([*lines, ""])
 
 
@@ -149,7 +159,8 @@ def _summary(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         name: metrics.mean(metrics.mean(row[name] for row in rows) for rows in tasks.values())
         for name in ("auc", "precision")
     }
-    return {"tasks": len(tasks), **means, "each": tasks}
+    itself = metrics.mean(float(row["itself"]) for rows in tasks.values() for row in rows)
+    return {"tasks": len(tasks), **means, "itself": itself, "each": tasks}
 
 
 if __name__ == "__main__":

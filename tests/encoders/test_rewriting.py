@@ -68,6 +68,7 @@ def test_the_language_models_sentence_is_taken_apart(answer: str) -> None:
     said = Says(answer if answer.endswith("weeks") else "will buy cheese")
     reading = LanguageRewriter(said, CATALOGUE, horizon_days=28, own_share=0.0).read("brie")
     assert reading.sentences == (("will buy cheese in the next four weeks", 1.0),)
+    assert not reading.by_stand_in
 
 
 @pytest.mark.parametrize("answer", ["", "none", "will buy caviar in the next four weeks", "cheese"])
@@ -84,6 +85,7 @@ def test_an_unknown_answer_is_replaced_or_the_demand_stays(answer: str) -> None:
 
     rewriter = LanguageRewriter(Says(answer), CATALOGUE, horizon_days=28, instead=Instead())
     assert rewriter.read("brie").sentences == (("something else", 1.0),)
+    assert rewriter.read("brie").by_stand_in and not plainly.by_stand_in
 
 
 class Halves:

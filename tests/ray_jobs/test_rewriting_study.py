@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from encoders.catalogue import plain
-from ray_jobs.protocol import CATEGORIES
-from ray_jobs.rewriting_study import read_demands, to_markdown
+from encoders.catalogue import Catalogue, Subject, plain
+from encoders.language_rewriter import LanguageRewriter
+from encoders.query import QueryEncoder
+from encoders.rewriting import Choice, Reading, mixture
+from feature_repo.settings import Workspace
+from ray_jobs import rewriting_study
+from ray_jobs.protocol import CATEGORIES, Task
+from ray_jobs.rewriting_study import Demand, read_demands, study, to_markdown
 
 DEMANDS = read_demands("complete-journey")
 _NO_CONTENT = {"and", "for", "the"}
@@ -66,7 +78,68 @@ def test_strict_demands_name_no_product_of_their_category() -> None:
 
 
 def test_the_table_has_a_row_per_rewriter() -> None:
-    row = {"auc": 0.75, "precision": 0.5, "tasks": 20, "each": {}}
+    row = {"auc": 0.75, "precision": 0.5, "tasks": 20, "itself": 1.0, "each": {}}
     page = to_markdown({"none": {"A": row, "B": row}, "catalogue": {"A": row}})
     assert "| none | 0.750 / 0.500 | 0.750 / 0.500 | – | – | – |" in page
-    assert "| catalogue | 0.750 / 0.500 | – | – | – | – |" in page
+    assert "| catalogue | 0.750 / 0.500 | – | – | – | – |" in page and "itself" not in page
+
+
+CHEESE = Subject("purchase", "CHEESE", 2, "GROCERY", 9)
+
+
+class Stands:
+    """Behind the language model: reads everything as cheese."""
+
+    def read(self, demand: str) -> Reading:
+        return mixture(demand, {CHEESE: 1.0}, own_share=0.0, horizon_days=28)
+
+    def vocabulary(self) -> list[str]:
+        return []
+
+
+def test_what_the_language_model_did_not_read_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows gouda and no more; with the catalogue behind it every demand ranks alike."""
+
+    class Tower:
+        dim = 2
+
+        def encode_text(self, texts: list[str]) -> torch.Tensor:
+            return torch.tensor([[1.0, 0.0] if "will buy cheese" in t else [0.0, 1.0]
+                                 for t in texts])  # fmt: skip
+
+    class Answers:
+        def answer(self, asked: str, /) -> str:
+            return "will buy cheese in the next four weeks" if "gouda" in asked else "no idea"
+
+    def rewriter(choice: Choice, places: Any) -> Any:
+        own = LanguageRewriter(Answers(), Catalogue.of([CHEESE]), horizon_days=28, own_share=0.0,
+                               instead=Stands())  # fmt: skip
+        return {"none": None, "catalogue": Stands(), "language-model": own}[choice]
+
+    tower: Any = Tower()
+    monkeypatch.setattr(rewriting_study, "maker", rewriter)
+    monkeypatch.setattr(QueryEncoder, "open", lambda directory, made: QueryEncoder(
+        tower, SimpleNamespace(horizon_days=28), made))  # type: ignore[arg-type]  # fmt: skip
+    np.save(tmp_path / "fused.npy", np.array([[1.0, 0.0], [0.0, 0.5]], np.float32))
+    pq.write_table(pa.table({"user_id": ["a", "b"]}), tmp_path / "users.parquet")
+    manifest: Any = SimpleNamespace(
+        checkpoints={"alignment": SimpleNamespace(path="c")}, users="users.parquet",
+        entry=lambda kind: SimpleNamespace(matrix="fused.npy"),
+    )  # fmt: skip
+    users = np.array(["a", "b"], object)
+    asked = Task("A", "CHEESE", "will buy cheese in the next four weeks", users, users == "a")
+    lapse = Task("D", "lapse", "…", users, users == "b")
+    demands = [Demand("gouda please", asked), Demand("for a fondue", asked),
+               Demand("brie", asked), Demand("slips away", lapse)]  # fmt: skip
+
+    found = study(Workspace(tmp_path), manifest, demands, ["none", "catalogue", "language-model"])
+    assert found["catalogue"]["A"]["auc"] == found["language-model"]["A"]["auc"] == 1.0
+    assert found["none"]["A"]["auc"] == 0.0
+    assert found["language-model"]["A"]["itself"] == pytest.approx(1 / 3)
+    assert found["catalogue"]["A"]["itself"] == found["none"]["A"]["itself"] == 1.0
+    told = found["language-model"]["A"]["each"]["CHEESE"]
+    assert [row["itself"] for row in told] == [True, False, False]
+    assert told[0]["notes"] == ["Read as: cheese."]
+    assert "itself read of the demands: A 33%, D 0%." in to_markdown(found)
