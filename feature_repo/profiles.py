@@ -3,7 +3,8 @@
 String columns are categories, double columns are continuous. Two families:
 
 - *descriptive*: main store, department, payment channel, part of day, price and brand tier, and
-  the columns that the source brings itself (age, plan, ...);
+  the columns that the source brings itself (age, plan, ...), each as it was told last: a row that
+  says nothing of a column leaves it as it was;
 - *aggregates* (``feature_repo.aggregates``): recency, frequency and spend over 4, 12 and 26 weeks,
   and their bins. They are made by hand, so ``schema.AGGREGATE_PREFIX`` marks them and a training
   stage can leave them out.
@@ -55,10 +56,10 @@ def profile_weekly(con: Queries, anchor: datetime, own: OwnColumns | None = None
     join = ""
     if any(own.values()):
         join = "ASOF LEFT JOIN own o ON r.user_id = o.user_id AND r.window_end > o.seen"
-    query = f"""{_WEEK_TOTALS}, {_EXPOSURE_TOTALS}, {_MAINS}, {_OWN}
+    query = f"""{_WEEK_TOTALS}, {_EXPOSURE_TOTALS}, {_MAINS}, {_own(own)}
         SELECT r.user_id, {as_timestamp("r.window_end")} AS event_timestamp,
             {as_timestamp("$anchor")} AS created, r.window_end, last_at, first_at,
-            {", ".join([*_MAINS_OF, *_own_columns(own), *_TOTAL_COLUMNS])}
+            {", ".join([*_MAINS_OF, *(f"o.{name}" for name in _own_columns(own)), *_TOTAL_COLUMNS])}
         FROM dense r LEFT JOIN mains USING (user_id, window_end)
             LEFT JOIN week_totals USING (user_id, window_end)
             LEFT JOIN exposure_totals USING (user_id, window_end) {join}
@@ -83,13 +84,30 @@ def _known_columns(con: Queries, anchor: datetime) -> OwnColumns:
     }  # fmt: skip
 
 
-def _own_columns(names: OwnColumns) -> list[str]:
-    """SQL: the source's own profile columns, of the latest snapshot known by the window's end."""
-    return [
-        f"o.{kind}[{_literal(name)}] AS {_identifier(PROFILE_PREFIX + name)}"
+def _own_columns(names: OwnColumns) -> dict[str, str]:
+    """SQL: the source's own profile columns, and where their values are."""
+    return {
+        _identifier(PROFILE_PREFIX + name): f"{kind}[{_literal(name)}]"
         for kind, keys in names.items()
         for name in keys
+    }
+
+
+def _own(names: OwnColumns) -> str:
+    """SQL: what the source says of a user from each moment on at which it said anything.
+
+    Rows of several files may be of one moment: the frame holds them all.
+    """
+    columns = [
+        f"last_value({value} IGNORE NULLS) OVER told AS {name}"
+        for name, value in _own_columns(names).items()
     ]
+    return f"""own AS (
+    SELECT {", ".join(["user_id", "seen", *columns])}
+    FROM (SELECT *, {_KNOWN} AS seen FROM profiles WHERE {_KNOWN} < $anchor)
+    WINDOW told AS (PARTITION BY user_id ORDER BY seen, timestamp
+                    RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+    QUALIFY row_number() OVER (PARTITION BY user_id, seen ORDER BY timestamp DESC) = 1)"""
 
 
 def _normalised(table: pa.Table) -> pa.Table:
@@ -159,8 +177,3 @@ mains AS (  -- ties go to the alphabetically first value, so that a rerun gives 
     )
 }
     FROM counted GROUP BY ALL)"""
-
-_OWN = f"""own AS (
-    SELECT user_id, {_KNOWN} AS seen, categorical, continuous
-    FROM profiles WHERE {_KNOWN} < $anchor
-    QUALIFY row_number() OVER (PARTITION BY user_id, seen ORDER BY timestamp DESC) = 1)"""

@@ -119,7 +119,7 @@ CANONICAL: Final[dict[str, pa.Schema]] = {
 KEYS: Final[dict[str, tuple[str, ...]]] = {
     "events": ("event_id",),
     "items": ("item_id",),
-    "profiles": ("user_id", "timestamp"),
+    "profiles": ("user_id", "timestamp"),  # of each file that brings columns of its own
     "searches": ("search_id",),
     "exposures": ("exposure_id",),
     "segments": ("segment", "user_id"),

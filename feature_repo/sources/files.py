@@ -63,15 +63,18 @@ def load(path: Path, *, now: datetime, demographics: bool = True) -> CanonicalTa
             _load_entry(table, number, entry, path.parent, places[number])
             for number, entry in enumerate(entries)
         ]
-        rows = _concatenate(loaded)
         if any(entry.keep_if for entry in entries):
             dropped[table] = sum(each.dropped for each in loaded)
-        result = split(table, rows.values, now=now, origin=rows.origin)
-        good[table] = result.good
-        bad += [*rows.malformed, result.quarantine]
+        fine = []
+        for together in _groups(table, entries):
+            rows = _concatenate([loaded[number] for number in together])
+            result = split(table, rows.values, now=now, origin=rows.origin)
+            fine.append(result.good)
+            bad += [*rows.malformed, result.quarantine]
+        good[table] = pa.concat_tables(fine)
         if table == "events":
             said = rows.values.filter(pa.array(result.kept))
-            good[table], items = derive_items(result.good, said)
+            good[table], items = derive_items(good[table], said)
             good["items"], broken = screen("items", items, now=now)
             bad.append(broken)
     own = mapping.own_columns() if demographics else None
@@ -94,6 +97,24 @@ def fingerprint(path: Path) -> str:
 def _entries(mapping: Mapping, table: str) -> Sequence[Any]:
     entries: Sequence[Any] = getattr(mapping, table, ())
     return entries
+
+
+def _groups(table: str, entries: Sequence[Any]) -> list[list[int]]:
+    """Numbers of the entries within which a key may come once.
+
+    Profiles of one user and time may stand in several entries, which complete each other; those
+    that share a column would contradict each other, so they are as one.
+    """
+    if table != "profiles":
+        return [[*range(len(entries))]]
+    groups: list[tuple[set[str], list[int]]] = []
+    for number, entry in enumerate(entries):
+        names, numbers = {*entry.categorical, *entry.continuous}, [number]
+        for group in [each for each in groups if each[0] & names]:
+            groups.remove(group)
+            names, numbers = names | group[0], group[1] + numbers
+        groups.append((names, numbers))
+    return [numbers for _, numbers in groups]
 
 
 @dataclass(frozen=True)

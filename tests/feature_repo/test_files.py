@@ -16,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.errors import InputError
+from feature_repo.profiles import profile_weekly
+from feature_repo.schema import CANONICAL
 from feature_repo.sources import CanonicalTables, default_as_of, read_source, source_fingerprint
+from feature_repo.transforms import open_tables
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 GUIDE = Path(__file__).parents[2] / "docs" / "bring-your-own-data.md"
@@ -164,6 +167,35 @@ def test_blank_profile_values_are_unknown(tmp_path: Path) -> None:
     mapping = "profiles: [{path: p.csv, user_id: u, timestamp: at, categorical: [plan, city]}]"
     tables = load(tmp_path, mapping, p_csv="u,at,plan,city\n1,2026-01-01, ,Bonn\n")
     assert tables.profiles["categorical"].to_pylist() == [[("city", "Bonn")]]
+
+
+PROFILES = """
+events: [{path: e.csv, source: click, user_id: u, timestamp: at, text: u}]
+profiles:
+  - {path: p.csv, user_id: u, timestamp: at, categorical: [plan]}
+  - {path: q.csv, user_id: u, timestamp: at, continuous: [age]}
+  - {path: r.csv, user_id: u, timestamp: at, categorical: [plan, city]}
+"""
+
+
+@pytest.mark.parametrize("day", ["2026-01-01", "2026-01-02"], ids=["same time", "later"])
+def test_profiles_of_several_entries_complete_each_other(tmp_path: Path, day: str) -> None:
+    tables = load(
+        tmp_path, PROFILES, e_csv="u,at\n1,2026-01-01\n2,2026-01-01\n",
+        p_csv="u,at,plan\n1,2026-01-01,gold\n", q_csv=f"u,at,age\n1,{day},41\n",
+        r_csv="u,at,plan,city\n1,2026-01-01,basic,Rome\n2,2026-01-01,basic,Bonn\n",
+    )  # fmt: skip
+    # Two entries that tell the same column are one table: the first row of a user and time stays.
+    row = tables.quarantine.to_pylist()[0]
+    assert (row["reason"], json.loads(row["record"])["plan"]) == ("duplicate key", "basic")
+    with open_tables({name: getattr(tables, name) for name in CANONICAL}) as con:
+        weekly = profile_weekly(con, datetime(2026, 1, 5, tzinfo=UTC), tables.own)
+    told = weekly.select(["profile_plan", "profile_age", "profile_city"]).to_pylist()
+    assert [tuple(each.values()) for each in told] == [
+        ("gold", 41.0, None),
+        ("basic", None, "Bonn"),
+    ]
+    assert tables.own == {"categorical": ["city", "plan"], "continuous": ["age"]}
 
 
 def test_malformed_lines_are_quarantined_at_their_place(tmp_path: Path) -> None:

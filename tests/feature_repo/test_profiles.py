@@ -282,7 +282,7 @@ def test_own_columns_are_the_latest_known_before_the_windows_end() -> None:
         for row in (row_of(table, "a", ANCHOR - k * WEEK) for k in (2, 1, 0))
     ]
     assert history[:2] == [("Rome", 40.0, None), ("Oslo", 41.0, None)]
-    assert history[2][2] == "gold"
+    assert history[2] == ("Oslo", 41.0, "gold")  # which says nothing of city and age
     assert row_of(table, "b")["profile_city"] is None
 
 
@@ -293,6 +293,18 @@ def test_of_two_snapshots_that_arrived_together_the_later_one_counts() -> None:
     for order in (rows, rows[::-1], rows[2:] + rows[:2]):
         table = built([event(0, "a", START)], profiles=order)
         assert row_of(table, "a")["profile_city"] == "Bonn"
+
+
+def test_rows_of_one_moment_complete_each_other() -> None:
+    """As files do that tell different columns of the same user."""
+    rows = [profile("a", START, city="Rome"), profile("a", START, age=40.0),
+            profile("a", START + WEEK, plan="gold"), profile("a", START + WEEK, city="Oslo")]  # fmt: skip
+    for order in (rows, rows[::-1], rows[2:] + rows[:2]):
+        table = built([event(0, "a", START)], profiles=order)
+        first, now = row_of(table, "a", START + WEEK), row_of(table, "a")
+        names = ("profile_city", "profile_age", "profile_plan")
+        assert [first[name] for name in names] == ["Rome", 40.0, None]
+        assert [now[name] for name in names] == ["Oslo", 40.0, "gold"]
 
 
 def test_names_of_own_columns_may_hold_quotes() -> None:
