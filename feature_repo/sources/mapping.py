@@ -76,6 +76,14 @@ class ProfileFiles(_Entry):
     categorical: tuple[str, ...] = ()
     continuous: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _names_each_once(self) -> ProfileFiles:
+        for names in (self.categorical, self.continuous):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{name!r} is named twice")
+        return self
+
 
 class SearchFiles(_Entry):
     search_id: Column | None = None
@@ -106,6 +114,20 @@ class Mapping(_Strict):
     def _holds_something(self) -> Mapping:
         if not (self.events or self.profiles or self.searches):
             raise ValueError("expected entries under events, profiles or searches; it has none")
+        return self
+
+    @model_validator(mode="after")
+    def _profile_columns_are_of_one_kind(self) -> Mapping:
+        kinds: dict[str, tuple[str, str]] = {}  # SQL, and so a column's name, ignores case
+        for entry in self.profiles:
+            for kind in ("categorical", "continuous"):
+                for name in getattr(entry, kind):
+                    first, other = kinds.setdefault(name.lower(), (name, kind)), (name, kind)
+                    if first != other:
+                        raise ValueError(
+                            "profiles: expected every column once, under one spelling, as one "
+                            f"kind, got {first[1]} {first[0]!r} and {other[1]} {other[0]!r}"
+                        )
         return self
 
     def own_columns(self) -> dict[str, list[str]]:

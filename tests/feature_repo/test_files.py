@@ -198,6 +198,25 @@ def test_profiles_of_several_entries_complete_each_other(tmp_path: Path, day: st
     assert tables.own == {"categorical": ["city", "plan"], "continuous": ["age"]}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "got"),
+    [
+        ("categorical: [age], continuous: [age]", "continuous: [x]", "categorical 'age' and cont"),
+        ("categorical: [age]", "continuous: [age]", "categorical 'age' and continuous 'age'"),
+        ("continuous: [age]", "continuous: [Age]", "continuous 'age' and continuous 'Age'"),
+        ("continuous: [age, age]", "continuous: [x]", "'age' is named twice"),
+    ],
+)
+def test_a_profile_column_is_of_one_kind(tmp_path: Path, first: str, second: str, got: str) -> None:
+    mapping = f"""
+profiles:
+  - {{path: p.csv, user_id: u, timestamp: at, {first}}}
+  - {{path: p.csv, user_id: u, timestamp: at, {second}}}
+"""
+    with pytest.raises(InputError, match=f"mapping.yaml: .*{got}"):
+        load(tmp_path, mapping, p_csv="u,at,age,Age,x\n1,2026-01-01,4,4,4\n")
+
+
 def test_malformed_lines_are_quarantined_at_their_place(tmp_path: Path) -> None:
     text = (
         HEADER + '1,u,2026-01-01,s,"a, b",1,1\n2,u\n3,u,never,s,t,1,1\n4,u,2026-01-01,s,t,1,1,9\n'
