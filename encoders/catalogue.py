@@ -8,7 +8,7 @@ covers them, so that a demand is never read by another model's vocabulary.
 from __future__ import annotations
 
 import json
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
@@ -43,6 +43,11 @@ class Subject:
     def spoken(self) -> str:
         """The subject in a few words, for people."""
         return _SPOKEN.get(self.name, self.name) if self.kind == OUTCOME else self.name.lower()
+
+    @property
+    def words(self) -> str:
+        """The name as plain words; as it is spelt where it has none, such as "🍺"."""
+        return plain(self.name) or self.name.strip()
 
     def sentence(self, *, horizon_days: int) -> str:
         """The subject in the words of the templates.
@@ -138,9 +143,23 @@ class Catalogue:
 
 
 def plain(name: str) -> str:
-    """A name as plain lower-case words, without the punctuation of a catalogue.
+    """A name as plain lower-case words of any alphabet, without the punctuation of a catalogue.
 
-    >>> plain("ICE CREAM/MILK/SHERBTS"), plain("SEAFOOD - FROZEN")
-    ('ice cream milk sherbts', 'seafood frozen')
+    >>> plain("ICE CREAM/MILK/SHERBTS"), plain("SEAFOOD - FROZEN"), plain("КОФЕ / ЧАЙ")
+    ('ice cream milk sherbts', 'seafood frozen', 'кофе чай')
     """
-    return " ".join(re.findall(r"[a-z0-9%&']+", name.lower()))
+    spelt = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(spelt.translate(_SPACED).split())
+
+
+class _Spaced(dict[int, int]):
+    """Characters as they are, those that part words as a space; filled as they are met."""
+
+    def __missing__(self, point: int) -> int:
+        # Marks stay with their letters: without them Hindi and Thai words fall to pieces.
+        kept = unicodedata.category(chr(point))[0] in "LMN" or chr(point) in "%&'"
+        self[point] = point if kept else ord(" ")
+        return self[point]
+
+
+_SPACED = _Spaced()

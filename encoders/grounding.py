@@ -4,7 +4,7 @@ Every heading of the catalogue is described by its name and by each finer subjec
 as it stands and without its generic words, is compared with all descriptions by frozen sentence
 vectors. The nearest ones vote for their headings, by a softmax over similarities. A demand that
 says a heading's own name, or the names of several ("beer or wine"), is read as those and nothing
-else.
+else. The frozen vectors know English: in other alphabets names are found by their letters.
 
 Demands about overall behaviour (coupons, spending, staying away) name no item: ``overall`` tells
 what they mean, if the model has learnt it; else they are left alone.
@@ -15,8 +15,9 @@ Shapes: T descriptions, H headings, E width of the sentence vectors.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +27,9 @@ from encoders.overall import OverallBehaviour
 from encoders.rewriting import Reading, as_it_stands, mixture
 
 _REMEMBERED = 4_096
+_UNSPACED = frozenset("CJK HIRAGANA KATAKANA THAI LAO KHMER MYANMAR".split())
+"""Scripts, as Unicode names their letters, that put no spaces between words."""
+_BY_LETTERS = " Only English is read by its meaning, this by its letters."
 _SEPARATORS = (r"[,;]|\bor\b", r"[,;]|\b(?:or|and)\b")
 """Between the things a demand names: "and" last, since headings have it in their names."""
 Vectors = Callable[[Sequence[str]], np.ndarray]
@@ -73,6 +77,11 @@ class CatalogueRewriter:
         self._horizon = horizon_days
         self._headings = sorted(catalogue.by_name.values(), key=lambda s: s.name)
         self._by_words = {_content(heading.name): heading for heading in reversed(self._headings)}
+        other = [heading for heading in self._headings if not heading.words.isascii()]
+        self._letters = [
+            (_within(heading.words), heading)
+            for heading in sorted(other, key=lambda h: -len(h.words))  # longer ones hold shorter
+        ]
         texts, self._owner_T = _descriptions(catalogue, self._headings)
         self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
         self._overall = OverallBehaviour(described, catalogue.outcomes)
@@ -96,7 +105,11 @@ class CatalogueRewriter:
             return as_it_stands(
                 demand, "Nothing in the catalogue matches: the demand is read literally."
             )
-        return self._reading(demand, self._shares(similar_T))
+        reading = self._reading(demand, self._shares(similar_T))
+        words = _specific(demand)
+        if words and not any(map(str.isascii, words)):
+            return replace(reading, note=f"{reading.note}{_BY_LETTERS}")
+        return reading
 
     def nearest(self, words: str) -> tuple[Subject, float] | None:
         """The heading that words come closest to, and the similarity of its best description."""
@@ -122,7 +135,16 @@ class CatalogueRewriter:
             if named := [heading for heading in said if heading is not None]:
                 if len(named) == len(said):
                     return named
-        return []
+        return self._said_in_letters(demand) if self._letters else []
+
+    def _said_in_letters(self, demand: str) -> list[Subject]:
+        """The headings of another alphabet within a demand that says nothing in English besides."""
+        rest = plain(demand)
+        named: list[Subject] = []
+        for pattern, heading in self._letters:
+            rest, times = pattern.subn(" ", rest)
+            named += [heading] if times else []
+        return [] if any(map(str.isascii, _specific(rest))) else named
 
     def _reading(self, demand: str, shares: dict[Subject, float]) -> Reading:
         own_share = self._config.own_share
@@ -163,6 +185,17 @@ def _content(text: str) -> tuple[str, ...]:
     return tuple(word.removesuffix("s") for word in _specific(text)) or (text,)
 
 
+def _within(name: str) -> re.Pattern[str]:
+    """Where a plain demand holds a name of another alphabet, as a word where words can be told.
+
+    Chinese puts no spaces around words, and Korean joins particles to their ends.
+    """
+    script = unicodedata.name(name[0], "").split(" ")[0]
+    start = "" if script in _UNSPACED else r"(?<!\S)"
+    end = "" if script in _UNSPACED or script == "HANGUL" else r"(?!\S)"
+    return re.compile(start + re.escape(name) + end)
+
+
 def _specific(text: str) -> list[str]:
     return [word for word in plain(text).split() if word not in _GENERIC]
 
@@ -172,7 +205,7 @@ def _descriptions(
 ) -> tuple[list[str], np.ndarray]:
     """Texts, and the heading that each describes, int64 [T]."""
     at = {heading.name: h for h, heading in enumerate(headings)}
-    described = [(plain(heading.name), h) for h, heading in enumerate(headings)]
+    described = [(heading.words, h) for h, heading in enumerate(headings)]
     # Spelt as the items' lines are, so that their vectors are already known from training.
     finer = {
         (f"{subject.parent}: {subject.name}", at[subject.parent])

@@ -73,7 +73,7 @@ def named_in(answer: str, catalogue: Catalogue) -> list[Subject]:
     An answer is separated by commas, semicolons or lines; each part must be a name of the
     catalogue, give or take case and punctuation.
     """
-    known = {plain(s.name): s for s in reversed(catalogue.by_name.values())}
+    known = {s.words: s for s in reversed(catalogue.by_name.values())}
     parts = re.split(r"[,;\n]", answer[:_MAX_ANSWER])
-    found = [known[plain(part)] for part in parts if plain(part) in known]
-    return list(dict.fromkeys(found))[:MAX_SUBJECTS]
+    said = [plain(part) or part.strip() for part in parts]
+    return list(dict.fromkeys(known[each] for each in said if each in known))[:MAX_SUBJECTS]

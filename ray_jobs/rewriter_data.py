@@ -57,8 +57,8 @@ class Synthesis:
     def conversation(self, rng: np.random.Generator) -> list[Turn]:
         """Several rounds about one heading: what is in it, what else, where one of it is found."""
         (heading,) = self._draw(rng, 1)
-        name = plain(heading.name)
-        children = self._some(rng, [plain(c.name) for c in self._children[heading.name]], 6)
+        name = heading.words
+        children = self._some(rng, [c.words for c in self._children[heading.name]], 6)
         turns = []
         if children:
             turns.append((_any(rng, _ABOUT_HEADING).format(name), ", ".join(children[:3])))
@@ -78,16 +78,16 @@ class Synthesis:
         chosen = [each for each in chosen if each.kind == chosen[0].kind]
         phrase = _any(rng, (" or ", " and ")).join(self._phrase(each, rng) for each in chosen)
         sentence = templates.sentence(
-            chosen[0].kind, [plain(each.name) for each in chosen],
+            chosen[0].kind, [each.words for each in chosen],
             horizon_days=self._horizon, wording=1,
         )  # fmt: skip
         return [(_any(rng, _DEMANDS).format(phrase), sentence)]
 
     def _phrase(self, subject: Subject, rng: np.random.Generator) -> str:
         """The subject by its own name, or by the names of one or two things under it."""
-        children = [plain(child.name) for child in self._children[subject.name]]
+        children = [child.words for child in self._children[subject.name]]
         if not children or rng.random() > _CHILD_SHARE:
-            return plain(subject.name)
+            return subject.words
         return " and ".join(self._some(rng, children, int(rng.integers(1, 3))))
 
     def _draw(self, rng: np.random.Generator, num: int) -> list[Subject]:

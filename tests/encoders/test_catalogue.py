@@ -51,6 +51,13 @@ def test_json_and_tables_bring_back_the_same_catalogue() -> None:
 
 def test_names_lose_their_punctuation_but_no_word() -> None:
     assert plain("VEGETABLES - ALL OTHERS (2%)") == "vegetables all others 2%"
+    assert plain("CAT_FOOD/ДЛЯ КОШЕК") == "cat food для кошек"
+    assert plain("커피, 우유") == "커피 우유" and plain("कॉफ़ी (चाय)") == "कॉफ़ी चाय"
+    assert plain("STRASSE, Cafe\u0301") == plain("straße café")
+
+
+def test_a_name_without_words_is_spelt_as_it_is() -> None:
+    assert plain(" 🍺 ") == "" and Subject("purchase", " 🍺 ", 1, "", 1).words == "🍺"
 
 
 def test_a_checkpoint_keeps_its_catalogue_under_its_fingerprint(

@@ -86,6 +86,53 @@ def test_a_name_with_and_in_it_is_one_heading() -> None:
         assert list(read) == [f"will buy {name} in the next four weeks" for name in names]
 
 
+ALPHABETS = Catalogue.of([
+    Subject("purchase", name, 1, "", 9)
+    for name in ("커피", "차", "고양이 사료", "Кофе", "Чай", "咖啡", "牛奶", "🍺", "COFFEE")
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("demand", "names"),
+    [
+        ("커피를 살 사람", ["커피"]),
+        ("자동차를 살 사람", None),
+        ("차나 고양이 사료", ["고양이 사료", "차"]),
+        ("кофе", ["кофе"]),
+        ("people who like КОФЕ", ["кофе"]),
+        ("купят чай и кофе", ["кофе", "чай"]),
+        ("случайные покупатели", None),
+        ("会买咖啡的人", ["咖啡"]),
+        ("🍺", ["🍺"]),
+        ("кофе machines", None),
+        ("coffee", ["coffee"]),
+    ],
+)
+def test_names_of_any_alphabet_are_read(demand: str, names: list[str] | None) -> None:
+    reading = CatalogueRewriter(ALPHABETS, vectors, horizon_days=28).read(demand)
+    if names is None:
+        assert len(reading.sentences) > 2
+    else:
+        assert list(shares(reading)) == [f"will buy {n} in the next four weeks" for n in names]
+
+
+def test_what_is_read_by_its_letters_alone_says_so() -> None:
+    rewriter = CatalogueRewriter(ALPHABETS, vectors, horizon_days=28)
+    assert "Only English is read by its meaning" in str(rewriter.read("кошек").note)
+    assert "Only English" not in str(rewriter.read("lager").note)
+
+
+def test_each_heading_is_described_in_its_own_letters() -> None:
+    described: list[str] = []
+
+    def noting(texts: Sequence[str]) -> np.ndarray:
+        described.extend(texts)
+        return vectors(texts)
+
+    CatalogueRewriter(ALPHABETS, noting, horizon_days=28)
+    assert {"커피", "кофе", "чай", "咖啡", "🍺", "coffee"} <= set(described) and "" not in described
+
+
 def test_a_finer_subject_leads_to_its_heading(rewriter: CatalogueRewriter) -> None:
     assert max(shares(rewriter.read("lager")).items(), key=lambda item: item[1])[0] == (
         "will buy beer in the next four weeks"

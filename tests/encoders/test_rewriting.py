@@ -46,6 +46,13 @@ def test_what_is_bought_browsed_and_clicked_is_read_as_bought() -> None:
     assert len(rewriter.vocabulary()) == 2
 
 
+def test_names_of_any_alphabet_count() -> None:
+    rows = [Subject("purchase", name, 1, "", 1) for name in ("커피", "우유", "Кофе", "🍺")]
+    coffee, milk, kofe, beer = rows
+    answer = "кофе; 우유\n\n- ; 🍺, 차"
+    assert named_in(answer, Catalogue.of(rows)) == [kofe, milk, beer]
+
+
 def test_an_answer_names_no_more_than_a_reading_holds() -> None:
     many = Catalogue.of([Subject("purchase", f"THING {i}", 1, "", 1) for i in range(20)])
     assert len(named_in(";".join(f"thing {i}" for i in range(20)), many)) == MAX_SUBJECTS
