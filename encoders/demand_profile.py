@@ -67,7 +67,7 @@ class ProfilePhrases:
         self._columns = vocabulary.columns
         own = [name for name in self._columns if not name.startswith("agg_")]
         self._own = [name for name in own if name.startswith("profile_")]
-        self._named = {_name_words(name): name for name in own}
+        self._named = {words: name for name in own if (words := _name_words(name))}
         self._value_of = cache(self._values)  # a store has hundreds of values
 
     def at(
@@ -308,7 +308,10 @@ def _is_name(token: Token) -> bool:
 
 
 def _name_words(column: str) -> tuple[str, ...]:
-    return tuple(column.removeprefix("profile_").removeprefix("agg_").split("_"))
+    """The words of a column's name as tokens spell them: "profile_HouseholdSize" says two."""
+    name = column.removeprefix("profile_").removeprefix("agg_")
+    apart = re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return tuple(re.findall(r"[^\W_]+", apart.lower()))
 
 
 def _is_in(column: str, values: object) -> Rule:

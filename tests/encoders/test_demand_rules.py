@@ -105,6 +105,26 @@ def test_an_income_is_not_scaled_past_its_own_end() -> None:
     assert plan.rules is None and len(plan.not_understood) == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [("Age", "people over 45"), ("AGE", "aged over 45"), ("CustomerAge", "people over 45"),
+     ("Customer age", "people over 45"), ("AGEYears", "people over 45"),
+     ("LoyaltyScore", "loyalty score is over 45"), ("NPS-Score", "NPS score over 45")],
+)  # fmt: skip
+def test_a_column_is_found_however_its_name_is_spelt(column: str, said: str) -> None:
+    plan = read(said, Vocabulary({f"profile_{column}": Column(True)}, {}))
+    assert plan.rules == Profile(f"profile_{column}", "at_least", 45.0)
+    assert plan.not_understood == ()
+
+
+def test_values_of_a_capital_column_are_said_after_its_name() -> None:
+    city = {"profile_HomeCity": Column(False, frozenset({"Berlin", "Seoul"}))}
+    plan = read("home city is Berlin or Seoul", Vocabulary(city, {}))
+    assert plan.rules == Profile("profile_HomeCity", "in", ("Berlin", "Seoul"))
+    odd = Vocabulary({"profile_#": Column(True)}, {})
+    assert read("will buy coffee over 45", odd).rules is None
+
+
 def test_more_rules_than_a_plan_holds_are_left_out_with_a_note() -> None:
     names = [f"X{a}{b}" for a in "abcdefghijklmnopqrst" for b in "abcdefghijklmnopqrst"][:260]
     headings = [Subject("purchase", name, 1, "", 1) for name in names]
