@@ -21,7 +21,15 @@ import pyarrow.compute as pc
 
 from feature_repo.errors import InputError
 from feature_repo.records import json_records
-from feature_repo.schema import CANONICAL, EVENT_SOURCES, KEYS, MAX_TEXT, QUARANTINE, TIMESTAMP
+from feature_repo.schema import (
+    CANONICAL,
+    EVENT_SOURCES,
+    KEYS,
+    MAX_NUMBER,
+    MAX_TEXT,
+    QUARANTINE,
+    TIMESTAMP,
+)
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 """[num rows] true where a row is bad."""
@@ -209,7 +217,7 @@ class _Screening:
             self.mark(column, "in the future", pc.greater(parsed, now))
 
     def check_numbers(self) -> None:
-        """Float columns: readable, finite, and not negative where that is impossible."""
+        """Float columns: readable, finite, not too large, not negative where that cannot be."""
         for field in self.schema:
             if not pa.types.is_floating(field.type):
                 continue
@@ -217,6 +225,8 @@ class _Screening:
             number = self.columns[field.name] = as_number(raw)
             self.mark(field.name, "not a number", pc.and_(pc.is_null(number), pc.is_valid(raw)))
             self.mark(field.name, "not a finite number", pc.invert(pc.is_finite(number)))
+            too_large = pc.greater(pc.abs(number), MAX_NUMBER)
+            self.mark(field.name, f"larger than {MAX_NUMBER:,.0f}", too_large)
             if field.name in NEVER_NEGATIVE:
                 self.mark(field.name, "negative", pc.less(number, 0.0))
 

@@ -258,6 +258,13 @@ def test_types_are_strings_doubles_and_keys() -> None:
     assert not {"main_store", "price_tier", "profile_plan"} & hand_made
 
 
+def test_the_largest_numbers_that_are_let_in_add_up() -> None:
+    most = dict.fromkeys(("amount", "quantity", "discount"), schema.MAX_NUMBER)
+    row = row_of(built(event(n, "a", ANCHOR - DAY, **most) for n in range(9_000)), "a")
+    for name in ("spend", "discount"):
+        assert row[f"agg_{name}_26w"] == 9_000 * schema.MAX_NUMBER
+
+
 def test_bins_do_not_move_with_other_users() -> None:
     alone = built([event(0, "a", ANCHOR - DAY, amount=3.0)])
     crowd = [event(n, f"z{n}", ANCHOR - DAY, amount=1e5) for n in range(1, 30)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feature_repo.errors import InputError
 from feature_repo.quarantine import Origin, screen
-from feature_repo.schema import CANONICAL, EVENTS, MAX_TEXT, QUARANTINE
+from feature_repo.schema import CANONICAL, EVENTS, MAX_NUMBER, MAX_TEXT, QUARANTINE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ITEMS = pa.table(
@@ -28,6 +28,7 @@ GOOD: dict[str, Any] = {
     "item_id": "i1",
     "quantity": 1.0,
     "amount": 2.5,
+    "discount": 0.5,
 }
 
 
@@ -51,6 +52,9 @@ def events(*changes: dict[str, Any]) -> pa.Table:
         ({"amount": -0.01}, "amount", "negative"),
         ({"amount": float("nan")}, "amount", "not a finite number"),
         ({"quantity": -1.0}, "quantity", "negative"),
+        ({"quantity": 1e14}, "quantity", "larger than 100,000,000,000"),
+        ({"amount": 1.01e11}, "amount", "larger than 100,000,000,000"),
+        ({"discount": 1e300}, "discount", "larger than 100,000,000,000"),
         ({"source": "fax"}, "source", "unknown event source"),
         ({"item_id": "i2"}, "item_id", "unknown item"),
         ({"user_id": "u" * (MAX_TEXT + 1)}, "user_id", f"longer than {MAX_TEXT} characters"),
@@ -72,11 +76,12 @@ def test_edges_pass() -> None:
     edges = [
         {"timestamp": "2026-01-01"},  # now itself is not the future
         {"amount": 0.0},
+        {"amount": MAX_NUMBER, "quantity": MAX_NUMBER, "discount": MAX_NUMBER},
         {"amount": None, "quantity": None},
         {"user_id": "u" * MAX_TEXT},
     ]
     good, bad = screen("events", events(*edges), now=NOW, items=ITEMS)
-    assert (good.num_rows, bad.num_rows) == (4, 0)
+    assert (good.num_rows, bad.num_rows) == (5, 0)
 
 
 def test_a_time_counted_from_nothing_is_missing_in_events_but_not_in_profiles() -> None:
