@@ -43,6 +43,7 @@ ask for a row per user and week since then. A profile may well be valid from the
 
 HAPPENINGS: Final = ("events", "searches", "exposures")
 TIME_COLUMNS: Final = ("timestamp", "known_at")
+_EXACT: Final = 2.0**53  # up to here floats hold every whole number
 NEVER_NEGATIVE: Final = ("quantity", "amount", "discount")
 
 
@@ -277,11 +278,25 @@ def _blank(texts: pa.Array) -> pa.Array:
 
 
 def as_text(name: str, column: pa.Array) -> pa.Array:
-    """[n] text or numbers → strings; ``name`` is for the message."""
+    """[n] text or numbers → strings; ``name`` is for the message.
+
+    Whole numbers are written as such: tables with gaps keep ids as floats, and 123456789012.0 must
+    not become "1.23456789012e+11". What is not a number is null.
+    """
     try:
+        if pa.types.is_floating(column.type):
+            return _float_as_text(column)
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{name}: expected text or integers, got {column.type}") from error
+
+
+def _float_as_text(column: pa.Array) -> pa.Array:
+    number = column.cast(pa.float64())
+    whole = pc.and_(pc.equal(number, pc.floor(number)), pc.less(pc.abs(number), _EXACT))
+    digits = pc.if_else(whole, number, None).cast(pa.int64()).cast(pa.string())
+    text = pc.if_else(pc.is_nan(number), pa.scalar(None, pa.string()), column.cast(pa.string()))
+    return pc.coalesce(digits, text)
 
 
 def as_number(column: pa.Array) -> pa.Array:

@@ -282,11 +282,10 @@ def _concatenate(parts: list[_Rows]) -> _Rows:
         for field in table.schema:
             kinds.setdefault(field.name, set()).add(field.type)
     mixed = {name for name, kind in kinds.items() if len(kind - {pa.null()}) > 1}
-    fields = [
-        [pa.field(f.name, pa.string() if f.name in mixed else f.type) for f in table.schema]
+    cast = [
+        pa.table({n: as_text(n, table[n]) if n in mixed else table[n] for n in table.column_names})
         for table in tables
     ]
-    cast = [table.cast(pa.schema(f)) for table, f in zip(tables, fields, strict=True)]
     starts = np.cumsum([0, *(table.num_rows for table in tables)])
     faults = [
         (column, reason, _placed(bad, start, starts[-1]))

@@ -111,6 +111,23 @@ events:
     assert tables.quarantine["row"].to_pylist() == [1]
 
 
+def test_float_ids_meet_those_of_another_file(tmp_path: Path) -> None:
+    """Tables with gaps keep ids as floats; the same user may stand in a CSV file."""
+    at = pa.array([datetime(2026, 1, 1)] * 2, pa.timestamp("us"))
+    users = pa.table({"u": [123456789012.0, None], "at": at, "p": ["x", "x"]})
+    pq.write_table(users, tmp_path / "a.parquet")
+    mapping = """
+events:
+  - {path: a.parquet, source: click, user_id: u, timestamp: at, text: p}
+  - {path: b.csv, source: click, user_id: u, timestamp: at, text: p}
+"""
+    alone = load(tmp_path, mapping[: mapping.index("  - {path: b")])
+    both = load(tmp_path, mapping, b_csv="u,at,p\n123456789012,2026-01-02,y\n")
+    assert alone.events["user_id"].to_pylist() == ["123456789012"]
+    assert both.events["user_id"].to_pylist() == ["123456789012"] * 2
+    assert both.quarantine["reason"].to_pylist() == ["null"]
+
+
 def test_items_take_the_earliest_known_words(tmp_path: Path) -> None:
     mapping = BILLS.replace("text: title", "text: title\n    categories: [big, small]")
     text = (

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.errors import InputError
-from feature_repo.quarantine import Origin, screen
+from feature_repo.quarantine import Origin, as_text, screen
 from feature_repo.schema import CANONICAL, EVENTS, MAX_NUMBER, MAX_TEXT, QUARANTINE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,8 +127,21 @@ def test_numbers_and_ids_of_other_types_are_converted() -> None:
     good, _ = screen("events", table, now=NOW)
     assert good.column("user_id").to_pylist() == ["12"]
     assert good.column("amount").to_pylist() == [3.5]
+    whole = table.set_column(1, "user_id", pa.array([123456789012.0]))
+    assert screen("events", whole, now=NOW)[0]["user_id"].to_pylist() == ["123456789012"]
     _, bad = screen("events", table.set_column(6, "amount", [["3,5"]]), now=NOW)
     assert bad.column("reason").to_pylist() == ["not a number"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(41.0, "41"), (1e15, "1000000000000000"), (-7.0, "-7"), (1.5, "1.5"), (None, None),
+     (float("nan"), None), (float("inf"), "inf"), (1e22, "1e+22")],
+)  # fmt: skip
+def test_floats_that_are_whole_are_written_as_whole(number: float | None, text: str | None) -> None:
+    """Unless they are beyond what a float tells apart: then no digits are made up."""
+    assert as_text("id", pa.array([0.5, number], pa.float64())).to_pylist() == ["0.5", text]
+    assert as_text("id", pa.array([0.1, 7.0], pa.float32())).to_pylist() == ["0.1", "7"]
 
 
 def test_keys_of_two_columns_are_compared_together() -> None:
