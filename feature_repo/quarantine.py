@@ -27,6 +27,7 @@ from feature_repo.schema import (
     KEYS,
     MAX_NUMBER,
     MAX_TEXT,
+    MAX_USER_ID,
     QUARANTINE,
     TIMESTAMP,
 )
@@ -178,8 +179,12 @@ class _Screening:
         if not field.nullable:
             self.mark(field.name, "null", pc.is_null(column))
             self.mark(field.name, "empty", pc.equal(pc.utf8_trim_whitespace(column), ""))
-        too_long = pc.greater(pc.utf8_length(column), MAX_TEXT)
-        self.mark(field.name, f"longer than {MAX_TEXT} characters", too_long)
+        limit = MAX_USER_ID if field.name == "user_id" else MAX_TEXT
+        too_long = pc.greater(pc.utf8_length(column), limit)
+        self.mark(field.name, f"longer than {limit} characters", too_long)
+        if field.name == "user_id":
+            too_long = pc.greater(pc.binary_length(column), 2 * limit)
+            self.mark(field.name, f"longer than {2 * limit} bytes", too_long)
 
     def _check_nested(self, field: pa.Field) -> None:
         column = self.columns[field.name] = self.columns[field.name].cast(field.type)

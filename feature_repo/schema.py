@@ -24,6 +24,9 @@ EVENT_SOURCES: Final = (BILL, CLICK, MINI_PROGRAM)
 MAX_TEXT: Final = 2_000
 """Longest text, in characters, that a row may carry; longer ones are quarantined."""
 
+MAX_USER_ID: Final = 256
+"""Longest user id, in characters, that the wire takes; in UTF-8 twice that, as Milvus keeps it."""
+
 MAX_NUMBER: Final = 1e11
 """Largest quantity, amount or discount of one row. Sums are kept in ten-thousandths in 64 bits, so
 half a year of one user may hold 9,000 such rows; without a limit one row could stop a build."""

@@ -10,10 +10,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from feature_repo import vectors
 from feature_repo.errors import InputError
 from feature_repo.quarantine import Origin, as_text, screen
-from feature_repo.schema import CANONICAL, EVENTS, MAX_NUMBER, MAX_TEXT, QUARANTINE
+from feature_repo.schema import CANONICAL, EVENTS, MAX_NUMBER, MAX_TEXT, MAX_USER_ID, QUARANTINE
+from sdk.fields import UserId
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ITEMS = pa.table(
@@ -57,7 +60,10 @@ def events(*changes: dict[str, Any]) -> pa.Table:
         ({"discount": 1e300}, "discount", "larger than 100,000,000,000"),
         ({"source": "fax"}, "source", "unknown event source"),
         ({"item_id": "i2"}, "item_id", "unknown item"),
-        ({"user_id": "u" * (MAX_TEXT + 1)}, "user_id", f"longer than {MAX_TEXT} characters"),
+        ({"user_id": "u" * 257}, "user_id", "longer than 256 characters"),
+        ({"user_id": "é" * 256 + "u"}, "user_id", "longer than 256 characters"),
+        ({"user_id": "漢" * 171}, "user_id", "longer than 512 bytes"),
+        ({"item_id": "i" * (MAX_TEXT + 1)}, "item_id", f"longer than {MAX_TEXT} characters"),
     ],
 )
 def test_a_bad_row_is_set_aside_with_its_reason(
@@ -78,7 +84,7 @@ def test_edges_pass() -> None:
         {"amount": 0.0},
         {"amount": MAX_NUMBER, "quantity": MAX_NUMBER, "discount": MAX_NUMBER},
         {"amount": None, "quantity": None},
-        {"user_id": "u" * MAX_TEXT},
+        {"user_id": "é" * MAX_USER_ID},
     ]
     good, bad = screen("events", events(*edges), now=NOW, items=ITEMS)
     assert (good.num_rows, bad.num_rows) == (5, 0)
@@ -98,6 +104,12 @@ def test_a_time_counted_from_nothing_is_missing_in_events_but_not_in_profiles() 
         field = CANONICAL["profiles"].field(name)
         since = since.append_column(name, pa.array([[]], field.type))
     assert screen("profiles", since, now=NOW)[0].num_rows == 1  # valid from the beginning on
+
+
+def test_an_id_that_is_let_in_is_taken_by_the_wire_and_by_milvus() -> None:
+    longest = "é" * MAX_USER_ID
+    assert TypeAdapter(UserId).validate_python(longest) == longest
+    assert len(longest.encode()) == vectors._MAX_TEXT
 
 
 def test_times_without_a_zone_are_utc_and_known_at_defaults_to_timestamp() -> None:
