@@ -240,7 +240,7 @@ def synthetic_demands(spec: str) -> list[Demand]:
 
 def _baskets(con: Any, category: str, start: datetime, end: datetime) -> dict[str, int]:
     rows = con.sql(
-        """SELECT user_id, count(DISTINCT basket_id) FROM events JOIN items USING (item_id)
+        """SELECT user_id, count(DISTINCT basket_id) FROM known_events JOIN items USING (item_id)
         WHERE source = 'bill' AND list_contains(categories, $category)
           AND epoch_us(timestamp) >= $start AND epoch_us(timestamp) < $end GROUP BY user_id""",
         params={"category": category, "start": micros(start), "end": micros(end)},

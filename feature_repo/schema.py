@@ -21,6 +21,11 @@ CLICK: Final = "click"
 MINI_PROGRAM: Final = "mini_program"
 EVENT_SOURCES: Final = (BILL, CLICK, MINI_PROGRAM)
 
+SUCCESSFUL: Final = "successful"
+FAILED: Final = "failed"
+STATUSES: Final = (SUCCESSFUL, FAILED)
+"""What our own sources write. A failed bill bought nothing and is no purchase."""
+
 MAX_TEXT: Final = 2_000
 """Longest text, in characters, that a row may carry; longer ones are quarantined."""
 
@@ -48,7 +53,7 @@ EVENTS: Final = pa.schema(
         _field("amount", pa.float64()),
         _field("discount", pa.float64()),  # what the user was spared, never negative
         _field("channel", pa.string()),  # how it was paid
-        _field("status", pa.string()),  # "successful", "failed", ...
+        _field("status", pa.string()),  # FAILED; anything else, or nothing, is a paid bill
         _field("basket_id", pa.string()),
         _field("place", pa.string()),  # store, city, app section
     ]

@@ -7,6 +7,7 @@ later window, windows are never rewritten, and a row at or after the anchor is n
 
 Rows are dense: one per user and window from the user's first window on, empty weeks included,
 so that a lookup at a window's end can never fall through to an older week.
+A bill whose payment failed bought nothing: it is no known event, for whoever asks.
 Money is summed as decimals: a sum of doubles would depend on the order of the rows.
 """
 
@@ -21,7 +22,15 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo.errors import TimeError
-from feature_repo.schema import BEHAVIOUR_WEEKLY, CANONICAL, FACTS, SEARCH_WEEKLY, TIMESTAMP
+from feature_repo.schema import (
+    BEHAVIOUR_WEEKLY,
+    BILL,
+    CANONICAL,
+    FACTS,
+    FAILED,
+    SEARCH_WEEKLY,
+    TIMESTAMP,
+)
 
 WEEK_US = 7 * 24 * 3600 * 1_000_000
 DAY_US = WEEK_US // 7
@@ -31,7 +40,8 @@ _LINE = """CASE len(categories) WHEN 0 THEN text WHEN 1 THEN categories[1]
 
 _SETUP = f"""
 CREATE OR REPLACE TEMP VIEW known_events AS
-    SELECT e.*, greatest(epoch_us(timestamp), epoch_us(known_at)) AS seen FROM events e;
+    SELECT e.*, greatest(epoch_us(timestamp), epoch_us(known_at)) AS seen FROM events e
+    WHERE source <> '{BILL}' OR lower(status) IS DISTINCT FROM '{FAILED}';
 CREATE OR REPLACE TEMP VIEW known_searches AS
     SELECT s.*, greatest(epoch_us(timestamp), epoch_us(known_at)) AS seen FROM searches s;
 CREATE OR REPLACE TEMP VIEW item_lines AS

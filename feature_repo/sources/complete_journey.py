@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import InputError
-from feature_repo.schema import BILL, PROFILES, TIMESTAMP
+from feature_repo.schema import BILL, PROFILES, SUCCESSFUL, TIMESTAMP
 from feature_repo.sources.tables import CanonicalTables, assemble, empty
 
 NAME: Final = "complete-journey"
@@ -227,7 +227,7 @@ def _events(transactions: pa.Table) -> pa.Table:
             "amount": transactions.column("sales_value"),
             "discount": pc.add(retail, coupons),
             "channel": pc.if_else(pc.greater(coupons, 0.0), "coupon", regular),
-            "status": _constant("successful", len(timestamp)),
+            "status": _constant(SUCCESSFUL, len(timestamp)),
             "basket_id": ids["basket"],
             "place": ids["store"],
         }

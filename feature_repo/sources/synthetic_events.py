@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.schema import BILL, CANONICAL, CLICK, MINI_PROGRAM, TIMESTAMP
+from feature_repo.schema import BILL, CANONICAL, CLICK, MINI_PROGRAM, STATUSES, TIMESTAMP
 from feature_repo.sources.synthetic_topics import (
     CHANNELS,
     CITIES,
@@ -180,7 +180,7 @@ def _bills(world: World, chunk: int, people: People) -> pa.Table:
         "amount": pa.array(np.round(quantity * price * (1 - reduction), 2)[order]),
         "discount": pa.array(np.round(quantity * price * reduction, 2)[order]),
         "channel": pick(CHANNELS, channel[order]),
-        "status": pick(("successful", "failed"), failed[order]),
+        "status": pick(STATUSES, failed[order]),
         "basket_id": numbered(f"basket-{chunk}-", basket[order]),
         "place": pick(CITIES, people.city[user[order]]),
     }

@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.schema import BILL, CANONICAL, CLICK, MINI_PROGRAM
+from feature_repo.schema import BILL, CANONICAL, CLICK, MINI_PROGRAM, SUCCESSFUL
 from feature_repo.sources.synthetic_events import WEEK, draw_times, first_moment, moments, pick
 from feature_repo.sources.synthetic_topics import CHANNELS, CITIES, EVERYDAY, SEARCH
 from feature_repo.sources.synthetic_world import CHUNK, Array, World, numbered, parse
@@ -234,7 +234,7 @@ def _acts(
             "amount": pa.array(price),
             "discount": pa.array(np.zeros(count)),
             "channel": pick(CHANNELS, rng.integers(0, len(CHANNELS), count)),
-            "status": pa.repeat(pa.scalar("successful"), count),
+            "status": pa.repeat(pa.scalar(SUCCESSFUL), count),
             "basket_id": numbered(f"{kind}-{chunk}-", user * world.weeks + week),
         }
     schema = CANONICAL["events"]

@@ -142,7 +142,7 @@ def bought_next(
     bought: dict[str, set[str]] = {}
     for user, subject in con.sql(
         """SELECT user_id, subject FROM (
-               SELECT user_id, unnest(categories[:2]) AS subject FROM events JOIN items
+               SELECT user_id, unnest(categories[:2]) AS subject FROM known_events JOIN items
                USING (item_id) WHERE source = 'bill'
                  AND epoch_us(timestamp) >= $start AND epoch_us(timestamp) < $end)
         GROUP BY ALL""",

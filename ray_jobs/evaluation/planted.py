@@ -113,7 +113,7 @@ def buyers(
     """Who buys goods of which topic in the four weeks from the date: bool [users, topics]."""
     start = one.world.default_as_of
     rows = con.sql(
-        """SELECT DISTINCT user_id, categories[2] FROM events JOIN items USING (item_id)
+        """SELECT DISTINCT user_id, categories[2] FROM known_events JOIN items USING (item_id)
         WHERE categories[1] = 'goods' AND epoch_us(timestamp) >= $start
           AND epoch_us(timestamp) < $end""",
         params={"start": micros(start), "end": micros(start + timedelta(days=DAYS))},

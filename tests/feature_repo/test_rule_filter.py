@@ -92,6 +92,19 @@ def open_filter(rows: list[dict[str, Any]], place: Path) -> RuleFilter:
     return RuleFilter(pa.array(USERS), place / "facts", "x")
 
 
+def test_a_bill_that_was_not_paid_is_in_no_rule(tmp_path: Path) -> None:
+    more = [
+        {**row, "event_id": f"failed{n}", "source": "bill", "channel": "card", "status": "failed"}
+        for n, row in enumerate(events())
+    ]
+    for name, rows in (("without", events()), ("with", events() + more)):
+        open_filter(rows, tmp_path / name)
+    for file in ("subjects", "behaviour", "profiles"):
+        one, other = ((tmp_path / name / f"facts/{file}.parquet").read_bytes()
+                      for name in ("without", "with"))  # fmt: skip
+        assert one == other
+
+
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> RuleFilter:
     return open_filter(events(), tmp_path_factory.mktemp("facts"))

@@ -20,6 +20,8 @@ from feature_repo import schema, transforms
 from feature_repo.errors import TimeError
 from feature_repo.habits import habits_weekly
 from feature_repo.outcomes import outcomes
+from feature_repo.profiles import profile_weekly
+from feature_repo.purchases import purchases_weekly
 
 Row = dict[str, Any]
 Build = Callable[[duckdb.DuckDBPyConnection, datetime], pa.Table]
@@ -94,6 +96,11 @@ each_build = pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__
 
 
 # --- slow references
+
+
+def happened(events: list[Row]) -> list[Row]:
+    """All but the bills whose payment failed: they bought nothing."""
+    return [e for e in events if e["source"] != "bill" or e.get("status") != "failed"]
 
 
 def seen(row: Row) -> datetime:
@@ -208,6 +215,7 @@ def event_lists(draw: st.DrawFn) -> list[Row]:
                 amount=draw(st.none() | st.integers(0, 5_000).map(lambda cents: cents / 100)),
                 basket_id=draw(st.sampled_from([None, "b1", "b2"])),
                 channel=draw(st.sampled_from([None, "card", "coupon"])),
+                status=draw(st.sampled_from([None, *schema.STATUSES])),
             )
         )  # fmt: skip
     return rows
@@ -230,8 +238,8 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 def test_weekly_rows_are_those_of_the_slow_reference(
     events: list[Row], searches: list[Row]
 ) -> None:
-    held = tables(events, searches)
-    if min(map(seen, events + searches)) >= ANCHOR:
+    held, events = tables(events, searches), happened(events)
+    if min(map(seen, events + searches), default=ANCHOR) >= ANCHOR:
         with pytest.raises(TimeError):
             built(transforms.behaviour_weekly, held)
         return
@@ -252,7 +260,8 @@ def test_facts_are_those_of_the_slow_reference(
     with transforms.open_tables(tables(events, searches)) as connection:
         facts = transforms.facts(connection, cutoffs, horizon_days=days, known_before=ANCHOR)
     assert facts.schema.equals(schema.FACTS)
-    expected = [slow_facts(events, searches, cutoff, days, ANCHOR) for cutoff in cutoffs]
+    counted = happened(events)
+    expected = [slow_facts(counted, searches, cutoff, days, ANCHOR) for cutoff in cutoffs]
     assert facts.to_pylist() == expected[0] + expected[1]
 
 
@@ -394,6 +403,33 @@ def test_rows_at_and_after_the_anchor_and_late_rows_change_nothing(build: Build)
     heard = [search(999, "u1", ANCHOR - 10 * DAY, "planted")]
     seen_now = built(build, tables(events + visible, searches + heard))
     assert as_file(seen_now) != as_file(clean)  # what is in time does show
+
+
+@pytest.mark.parametrize(
+    "build", [*BUILDS, profile_weekly, purchases_weekly], ids=lambda build: build.__name__
+)
+def test_a_bill_that_was_not_paid_bought_nothing(build: Build) -> None:
+    """Nobody's past or future holds it, whoever has other events and whoever has none."""
+    events, searches = world()
+    bought = [
+        event(900 + n, user, ANCHOR - d * DAY, amount=1e4, channel="card", basket_id=f"x{n}")
+        for n, (user, d) in enumerate((user, d) for user in ("u1", "new") for d in (1, 10, 24))
+    ]
+    without = as_file(built(build, tables(events, searches)))
+    failed = [{**row, "status": "failed"} for row in bought]
+    assert as_file(built(build, tables(events + failed, searches))) == without
+    paid = [{**row, "status": "successful"} for row in bought]
+    one = as_file(built(build, tables(events + paid, searches)))
+    assert one != without
+    assert as_file(built(build, tables(events + bought, searches))) == one  # unsaid is paid
+
+
+def test_a_page_that_was_opened_in_vain_was_opened() -> None:
+    """A payment's status says nothing of clicks and mini-programs."""
+    visits = [event(n, "a", START, source=source, item_id="bare", status="failed")
+              for n, source in enumerate(("click", "mini_program"))]  # fmt: skip
+    (row, *_) = built(transforms.behaviour_weekly, tables(visits)).to_pylist()
+    assert (row["clicks"], row["mini_programs"], row["num_events"]) == (["a page"], ["a page"], 2)
 
 
 @each_build

@@ -97,6 +97,22 @@ def test_group_a_buys_the_category_within_four_weeks() -> None:
     assert of(tasks, "CHEESE").sentence == "will buy cheese in the next four weeks"
 
 
+def test_a_bill_that_was_not_paid_is_no_purchase_before_or_after() -> None:
+    some, what = CATEGORIES[0], CATEGORIES[1]
+    paid = [*long_known("a", "b"), buys("b", T - DAY, what), buys("b", T + DAY, some)]
+    failed = [
+        buys(user, T + days * DAY, some, amount=1e4, status="failed")
+        for user in ("a", "stranger")
+        for days in (-1, 1)
+    ]
+    alone, beside = protocol(paid), protocol([*paid, *failed])
+    assert labels(beside.purchase(some)) == {"a": False, "b": True}
+    for one, other in zip(alone.tasks(), beside.tasks(), strict=True):
+        assert labels(one) == labels(other)
+    assert beside.past_counts(some) == {} and beside.past_counts(what) == {"b": 1.0}
+    assert beside.activity() == alone.activity()
+
+
 def test_group_b_leaves_out_who_bought_it_within_26_weeks() -> None:
     recent = {"start": T - 182 * DAY, "yesterday": T - TICK}
     old = {"long ago": T - 182 * DAY - TICK}
