@@ -304,11 +304,12 @@ def test_of_two_snapshots_that_arrived_together_the_later_one_counts() -> None:
 
 def test_rows_of_one_moment_complete_each_other() -> None:
     """As files do that tell different columns of the same user."""
+    later = START + WEEK
     rows = [profile("a", START, city="Rome"), profile("a", START, age=40.0),
-            profile("a", START + WEEK, plan="gold"), profile("a", START + WEEK, city="Oslo")]  # fmt: skip
+            profile("a", later, plan="gold"), profile("a", later, city="Oslo")]  # fmt: skip
     for order in (rows, rows[::-1], rows[2:] + rows[:2]):
         table = built([event(0, "a", START)], profiles=order)
-        first, now = row_of(table, "a", START + WEEK), row_of(table, "a")
+        first, now = row_of(table, "a", later), row_of(table, "a")
         names = ("profile_city", "profile_age", "profile_plan")
         assert [first[name] for name in names] == ["Rome", 40.0, None]
         assert [now[name] for name in names] == ["Oslo", 40.0, "gold"]
