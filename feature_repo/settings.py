@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,10 +63,9 @@ class Workspace:
 
         Workspaces from before each set of tables had views of its own hold them in ``features``.
         """
-        try:
+        held: dict[str, str] = {}
+        with suppress(FileNotFoundError):
             held = json.loads(self.dataset_file.read_bytes())
-        except FileNotFoundError:
-            held = {}
         return self.root / held.get("features", "features")
 
     @property

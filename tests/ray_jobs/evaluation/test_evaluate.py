@@ -27,7 +27,9 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> Any:
         synthetic=False, checkpoints={"alignment": None}, kinds={"fused": None}, horizon_days=28,
     )  # fmt: skip
     one = SimpleNamespace(
-        manifest=manifest, identity=["s1"], dataset=SimpleNamespace(demographics=False),
+        manifest=manifest,
+        identity=["s1"],
+        dataset=SimpleNamespace(demographics=False),
         protocol=SimpleNamespace(left_out={}, reaches=lambda days: True),
     )
     monkeypatch.setattr(evaluate.Subject, "open", lambda place, snapshot: one)
