@@ -33,10 +33,13 @@ MAX_CUTOFFS = 4  # the latest ones
 _WINDOWS = 3  # of the past, as long as the horizon each
 _SOURCES = {"purchase": BILL, "click": CLICK, "browsing": MINI_PROGRAM}
 _DONE = """
+WITH subjects AS (  -- an item without categories is its own subject
+    SELECT item_id, unnest(categories) AS subject FROM items
+    UNION ALL SELECT item_id, text FROM items WHERE len(categories) = 0)
 SELECT DISTINCT row, subject, source, span FROM (
-    SELECT u.row, unnest(i.categories) AS subject, e.source,
+    SELECT u.row, subject, e.source,
            floor((epoch_us(e.timestamp) - $t) / ($days * 86400000000.0))::INT AS span
-    FROM known_events e JOIN items i USING (item_id) JOIN evidence_users u USING (user_id)
+    FROM known_events e JOIN subjects USING (item_id) JOIN evidence_users u USING (user_id)
     WHERE epoch_us(e.timestamp) >= $first AND epoch_us(e.timestamp) < $end AND e.seen < $known
       AND (e.seen < $t OR epoch_us(e.timestamp) >= $t))
 """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -66,6 +69,23 @@ def test_labels_and_pasts_are_what_happened(trained: Any, proof: Evidence, bench
     sooner = bought(trained, name, bench.AS_OF - 2 * HORIZON, bench.AS_OF - HORIZON) & set(users)
     assert proof.past[s].previous == counts.windows[1] == len(sooner)
     assert proof.past[s].again == counts.again == len(sooner & lately)
+
+
+def test_items_without_categories_are_counted_by_their_own_names(
+    trained: Any, proof: Evidence, tmp_path: Path
+) -> None:
+    (manifest,) = SnapshotStore(trained.workspace).list()
+    tables = shutil.copytree(trained.workspace.root / trained.dataset.tables, tmp_path / "tables")
+    items = pq.read_table(tables / "items.parquet")
+    bare = [{**row, "text": row["categories"][1], "categories": []} for row in items.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(bare, schema=items.schema), tables / "items.parquet")
+    over = manifest.as_of + HORIZON
+    found = evidence(trained.workspace, tables, manifest, known_before=over)
+    assert found is not None
+    topics = [k for k, name in enumerate(proof.names) if name in {row["text"] for row in bare}]
+    assert found.labels_NS.any() and len(topics) > 3
+    np.testing.assert_array_equal(found.labels_NS[:, topics], proof.labels_NS[:, topics])
+    assert [found.past[k] for k in topics] == [proof.past[k] for k in topics]
 
 
 def test_scores_are_the_served_ones_times_the_scale(trained: Any, proof: Evidence) -> None:
