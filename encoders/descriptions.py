@@ -37,7 +37,7 @@ class Descriptions:
 
     Args:
         table: facts of the samples; subjects that may be named.
-        facts: the rows of ``schema.FACTS`` that it was made from.
+        facts: all rows of ``schema.FACTS`` about them, named or not: what the numbers amount to.
         max_items: subjects named per sentence.
     """
 

@@ -161,7 +161,7 @@ def _alignment(
         parts = np.array_split(few, -(-len(few) // size))
         model.eval().start_even(collate(part) for part in parts)
     if preset.pairs == "description":
-        named = Descriptions(facts, kept, max_items=preset.description_items)
+        named = Descriptions(facts, tables["facts"], max_items=preset.description_items)
         described = _described(spec, model, collate, named, rows, users, world_size)
         return replace(described, catalogue=Catalogue.from_table(tables["catalogue"]))
     sampler = PairSampler(

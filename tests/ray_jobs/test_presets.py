@@ -1,5 +1,6 @@
 """Presets: the faithful ones keep to the paper, at its sizes or small, and train."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from encoders import checkpoint
 from encoders.alignment import FoundModel
 from encoders.batch import Collate
+from encoders.descriptions import distinct_users
 from encoders.language_model import MINILM
 from encoders.pairs import PairBatch
 from encoders.past import collate_for, cut_history
+from encoders.templates import round_down
 from encoders.text import LineEncoder
 from feature_repo.errors import InputError
 from feature_repo.transforms import micros
@@ -142,6 +145,33 @@ def test_descriptions_are_drawn_over_users_and_windows_are_tokens(copy: Any, ben
     halves = [objectives.build(spec, 2).batch(3, rank, 8).users for rank in (0, 1)]
     together = torch.cat([half.filled_BW for half in halves])
     assert torch.equal(together, whole.users.filled_BW)
+
+
+def test_a_description_names_what_all_of_a_kind_amounts_to(copy: Any, bench: Any) -> None:
+    """Also what is too rare to be named itself."""
+    preset = replace(small(presets.laptop(), steps=0, size=8), max_facts=3)
+    directory = next((copy.workspace.root / "training").iterdir())
+    spec = objectives.StageSpec("alignment", str(directory), str(copy.workspace.cache), preset, 0)
+    objective = objectives.build(spec)
+    tower, said = objective.model.text, []
+    tokenizer = tower.tokenizer
+    tower.tokenizer = lambda texts, **more: said.extend(texts) or tokenizer(texts, **more)
+    objective.batch(0, 0, 100)
+    tables = frames.read(directory)
+    users, cutoffs = (tables["samples"][name].to_pylist() for name in ("user_id", "cutoff"))
+    spent = dict.fromkeys(zip(users, cutoffs, strict=True), 0.0)
+    for row in tables["facts"].to_pylist():
+        if row["kind"] == "purchase" and row["level"] <= 1:
+            spent[row["user_id"], row["cutoff"]] += row["amount"]
+    codes = np.unique(users, return_inverse=True)[1]
+    drawn = distinct_users(codes, 100, np.random.default_rng([0, 0]))
+    checked = 0
+    for text, sample in zip(said, drawn, strict=True):
+        if named := re.search(r"amounting more than ([\d,]+) dollars", text):
+            total = round_down(spent[users[sample], cutoffs[sample]] * (1 - 1e-9))
+            assert float(named[1].replace(",", "")) == total
+            checked += 1
+    assert checked > 20
 
 
 def test_the_same_windows_are_read_online_as_in_training(copy: Any, bench: Any) -> None:

@@ -48,6 +48,7 @@ def test_the_report_shows_both(subject: Any) -> None:
     page = report.page({
         "snapshot": "s", "source": "x", "households": USERS, "synthetic": False,
         "as_of": "2017-09-11", "trained_as_of": "2017-09-11",
+        "demographics": False,
         "lookalikes": lookalikes.measure(subject, draws=1),
     })  # fmt: skip
     assert "| group | ranked by | 5 seeds | 10 seeds | 25 seeds |" in page
