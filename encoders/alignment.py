@@ -124,9 +124,11 @@ class FoundModel(nn.Module):
         widths = [] if config.behaviour is None else [config.behaviour.dim]
         widths += [] if config.tabular is None else [config.tabular.out_dim]
         widths += [] if config.search is None else [config.search.out_dim]
-        self.fusion: nn.Module
+        self.fusion: Fusion | Concatenation
         if config.fusion == "concatenation":
-            self.fusion = Concatenation(widths=widths, out_dim=config.text.dim)
+            self.fusion = Concatenation(
+                widths=widths, out_dim=config.text.dim, start=config.fusion_start
+            )
         else:
             self.fusion = Fusion(
                 widths=widths, dim=config.fusion_dim, out_dim=config.text.dim,
@@ -174,13 +176,12 @@ class FoundModel(nn.Module):
     @torch.no_grad()
     def start_even(self, batches: Iterable[UserBatch]) -> None:
         """Let fusion learn the modalities' moments from some users, where it starts from those."""
-        if isinstance(self.fusion, Fusion):
-            parts = []
-            for batch in batches:
-                vectors = self.modalities(batch)
-                parts.append([*vectors.values(), self._present(vectors, batch)])
-            *vectors_M, present_BM = [torch.cat(part) for part in zip(*parts, strict=True)]
-            self.fusion.fit(vectors_M, present_BM)
+        parts = []
+        for batch in batches:
+            vectors = self.modalities(batch)
+            parts.append([*vectors.values(), self._present(vectors, batch)])
+        *vectors_M, present_BM = [torch.cat(part) for part in zip(*parts, strict=True)]
+        self.fusion.fit(vectors_M, present_BM)
 
     @property
     def dim(self) -> int:

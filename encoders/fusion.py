@@ -7,7 +7,8 @@ compare it with.
 
 Eq. 13 leaves open where fusion starts. With ``start="even"`` it is the mean of the modalities on an
 equal footing, and whatever attention adds to that has to be learnt: encoders that never met differ
-in scale and share a large common part, and a random start mixes them as they come.
+in scale and share a large common part, and a random start mixes them as they come. The
+concatenation then starts from the same vectors, or the comparison would be one of scales.
 
 Shapes: B users, M modalities, D width.
 """
@@ -22,6 +23,17 @@ from torch import Tensor, nn
 from encoders.layers import Centre
 
 _SHARED = 2.0  # deviation of what all users have in common; that of their differences is 1
+Start = Literal["random", "even"]
+
+
+def _centres(widths: list[int], start: Start) -> nn.ModuleList:
+    return nn.ModuleList(Centre(width) if start == "even" else nn.Identity() for width in widths)
+
+
+def _fit(centres: nn.ModuleList, vectors: list[Tensor], present_BM: Tensor) -> None:
+    for m, (centre, vector) in enumerate(zip(centres, vectors, strict=True)):
+        if isinstance(centre, Centre):
+            centre.fit(vector[present_BM[:, m]])
 
 
 class _CrossAttention(nn.Module):
@@ -61,12 +73,10 @@ class Fusion(nn.Module):
         layers: int,
         heads: int = 4,
         dropout: float = 0.1,
-        start: Literal["random", "even"] = "random",
+        start: Start = "random",
     ):
         super().__init__()
-        self.centre = nn.ModuleList(
-            Centre(width) if start == "even" else nn.Identity() for width in widths
-        )
+        self.centre = _centres(widths, start)
         self.project = nn.ModuleList(
             nn.Identity() if width == dim else nn.Linear(width, dim) for width in widths
         )
@@ -95,9 +105,7 @@ class Fusion(nn.Module):
     @torch.no_grad()
     def fit(self, vectors: list[Tensor], present_BM: Tensor) -> None:
         """Learn each modality's moments from the users who have it; arguments as of a forward."""
-        for m, (centre, vector) in enumerate(zip(self.centre, vectors, strict=True)):
-            if isinstance(centre, Centre):
-                centre.fit(vector[present_BM[:, m]])
+        _fit(self.centre, vectors, present_BM)
 
     def forward(self, vectors: list[Tensor], present_BM: Tensor) -> Tensor:
         """Fused vectors [B, out_dim] from one [B, width] per modality and who has which."""
@@ -122,15 +130,26 @@ class Concatenation(nn.Module):
     Args:
         widths: width of each modality's vector, in order.
         out_dim: width of the fused vector.
+        start: "even" needs :meth:`fit` before training.
     """
 
-    def __init__(self, *, widths: list[int], out_dim: int):
+    def __init__(self, *, widths: list[int], out_dim: int, start: Start = "random"):
         super().__init__()
+        self.centre = _centres(widths, start)
         self.out = nn.Linear(sum(widths), out_dim)
+        if start == "even":  # as attention starts: nothing is lost, and all users share a part
+            nn.init.orthogonal_(self.out.weight)
+            nn.init.normal_(self.out.bias, std=_SHARED)
+
+    @torch.no_grad()
+    def fit(self, vectors: list[Tensor], present_BM: Tensor) -> None:
+        """Learn each modality's moments from the users who have it; arguments as of a forward."""
+        _fit(self.centre, vectors, present_BM)
 
     def forward(self, vectors: list[Tensor], present_BM: Tensor) -> Tensor:
         """Fused vectors [B, out_dim] from one [B, width] per modality and who has which."""
         shown = [
-            torch.where(present_BM[:, m : m + 1], vector, 0.0) for m, vector in enumerate(vectors)
+            torch.where(present_BM[:, m : m + 1], centre(vector), 0.0)
+            for m, (centre, vector) in enumerate(zip(self.centre, vectors, strict=True))
         ]
         return self.out(torch.cat(shown, 1))

@@ -108,17 +108,18 @@ def test_another_start_of_fusion_is_refused() -> None:
         AlignmentConfig(fusion_start="cold")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("fusion", ["attention", "concatenation"])
 def test_an_even_fusion_learns_its_moments_from_users_and_keeps_them(
-    world: Any, tiny_config: Callable
+    fusion: str, world: Any, tiny_config: Callable
 ) -> None:
-    model = FoundModel(tiny_config(fusion_start="even")).eval()
+    model = FoundModel(tiny_config(fusion=fusion, fusion_start="even")).eval()
     collate, rows = world.collate(), np.arange(len(world.rows))
     batch = collate(rows)
     model.start_even(collate(part) for part in np.array_split(rows, 3))
     for m, (name, vector_BD) in enumerate(model.modalities(batch).items()):
         there = vector_BD[batch.present_BM[:, ["behaviour", "tabular", "search"].index(name)]]
         torch.testing.assert_close(model.fusion.centre[m].mean_D, there.mean(0))
-    again = FoundModel(tiny_config(fusion_start="even")).eval()
+    again = FoundModel(tiny_config(fusion=fusion, fusion_start="even")).eval()
     again.load_state_dict(model.state_dict())
     torch.testing.assert_close(again(batch), model(batch))
 

@@ -166,6 +166,28 @@ def test_from_an_even_start_neither_scale_nor_what_users_share_matters() -> None
     torch.testing.assert_close(model(absent, present), before, atol=1e-4, rtol=1e-4)
 
 
+def test_an_even_concatenation_starts_from_what_attention_starts_from() -> None:
+    torch.manual_seed(0)
+    even = Concatenation(widths=WIDTHS, out_dim=7, start="even").eval()
+    attention = fusion(start="even")
+    vectors, present = users()
+    for model in (even, attention):
+        model.fit(vectors, present)
+    fused = even(vectors, present)
+    for b in range(8):
+        parts = [
+            centre(v[b]) if present[b, m] else torch.zeros(WIDTHS[m])
+            for m, (centre, v) in enumerate(zip(attention.centre, vectors, strict=True))
+        ]
+        torch.testing.assert_close(fused[b], even.out(torch.cat(parts)))
+    moved = [vectors[0] * 100 + 7, vectors[1] * 0.01 - 3, vectors[2] + 50]
+    even.fit(moved, present)
+    torch.testing.assert_close(even(moved, present), fused, atol=1e-4, rtol=1e-4)
+    weight = even.out.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(7), atol=1e-5, rtol=0)
+    assert even.out.bias.std() > 1.0  # a cosine sees how far from the average a user is
+
+
 def test_an_even_start_loses_no_direction_and_every_layer_still_learns() -> None:
     torch.manual_seed(0)
     model = Fusion(widths=[8, 8], dim=8, out_dim=8, layers=2, heads=2, start="even").eval()
@@ -186,3 +208,4 @@ def test_a_random_start_has_no_moments_and_keeps_its_weights() -> None:
     model.fit(vectors, present)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not [name for name in before if name.startswith("centre")]
+    assert [*Concatenation(widths=WIDTHS, out_dim=7).state_dict()] == ["out.weight", "out.bias"]
