@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MISSING, UNKNOWN = 0, 1
+_ROUNDING = 1e-12  # the deviation of a constant may be a few last digits of its mean, not zero
 _KEYS = ("user_id", "event_timestamp", "created")
 
 
@@ -64,9 +65,12 @@ class TableColumns:
                 vocabularies[name] = _most_frequent(column, max_values)
             else:
                 value = _signed_log(column.to_numpy())
-                if np.isnan(value).all() or np.nanstd(value) == 0.0:
+                if np.isnan(value).all():
+                    continue
+                mean, std = float(np.nanmean(value)), float(np.nanstd(value))
+                if std <= _ROUNDING * abs(mean):
                     continue  # a constant says nothing
-                scales[name] = (float(np.nanmean(value)), float(np.nanstd(value)))
+                scales[name] = (mean, std)
         return cls(vocabularies, scales)
 
     def encode(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

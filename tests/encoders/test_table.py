@@ -82,6 +82,15 @@ def test_columns_that_say_nothing_keys_and_a_prefix_are_left_out() -> None:
     assert list(TableColumns.fit(nothing).scales) == ["agg_x", "x"]
 
 
+@pytest.mark.parametrize("rows", [3, 10, 1_000, 99_999])
+def test_a_constant_is_known_in_spite_of_rounding(rows: int) -> None:
+    """The mean of many logarithms of 42 is not quite the logarithm of 42."""
+    column = np.full(rows, 41.0)
+    assert not TableColumns.fit(table(age=column, low=-column)).scales
+    column[0] = 41.000001
+    assert list(TableColumns.fit(table(age=column)).scales) == ["age"]
+
+
 def test_a_row_is_encoded_by_itself() -> None:
     columns = TableColumns.fit(FITTED)
     whole = columns.encode(FITTED)
