@@ -29,6 +29,7 @@ from ray_jobs.evaluation.results import Results, plain
 from ray_jobs.evaluation.subject import Subject
 from ray_jobs.one4all import report as one4all_report
 from ray_jobs.one4all import sections as one4all
+from ray_jobs.one4all import settings as one4all_settings
 from ray_jobs.one4all.settings import Bench as One4AllBench
 from ray_jobs.one4all.settings import One4All
 from ray_jobs.stages import code_version
@@ -51,7 +52,14 @@ SUITES = {
     "found": Suite(
         Found, Bench, sections.SECTIONS, sections.PARTS, report.page, sections.LONG, bench.check
     ),
-    "one4all": Suite(One4All, One4AllBench, one4all.SECTIONS, one4all.PARTS, one4all_report.page),
+    "one4all": Suite(
+        One4All,
+        One4AllBench,
+        one4all.SECTIONS,
+        one4all.PARTS,
+        one4all_report.page,
+        check=one4all_settings.check,
+    ),
 }
 
 

@@ -1,15 +1,19 @@
-"""The measuring protocol on Complete Journey: which behaviours, whose, and what counts as a hit.
+"""The measuring protocol: which behaviours, whose, and what counts as a hit.
 
 Five groups of tasks at a cut-off T: A buys a category, B buys it for the first time in 26 weeks,
 C redeems a coupon, D overall behaviour, E profile (docs/decisions/protocol.md). Features may use
 what was known strictly before T; labels lie in the horizon that starts at T.
 
-The final cut-off is :data:`FINAL_CUTOFF`. Choose everything on earlier ones.
+On Complete Journey the categories are :data:`CATEGORIES`, and group E knows its profiles. Other
+data are asked for their own most frequent headings (:func:`frequent_headings`), for C if they have
+coupons, for spending if they have prices, and never for E.
+
+Complete Journey's final cut-off is :data:`FINAL_CUTOFF`. Choose everything on earlier ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -53,12 +57,15 @@ class Protocol:
     Args:
         profiles: canonical profiles that group E is labelled by; without, there is no group E. They
             are not taken from the tables: what a build has there, its model reads.
+        categories: that groups A and B ask for; any level of the taxonomy.
     """
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, cutoff: datetime, profiles: pa.Table | None = None
-    ):
-        self.con, self.cutoff, self._profiles = con, cutoff, profiles
+        self, con: duckdb.DuckDBPyConnection, cutoff: datetime, profiles: pa.Table | None = None,
+        *, categories: Sequence[str] = CATEGORIES,
+    ):  # fmt: skip
+        self.con, self.cutoff, self.categories = con, cutoff, tuple(categories)
+        self._profiles = profiles
         last = data_span(con)[1]
         if micros(cutoff) > last:
             raise TimeError(
@@ -79,15 +86,15 @@ class Protocol:
     def tasks(self) -> list[Task]:
         """Groups A, B, C, D as far as the data reach, and E if profiles were given."""
         groups: dict[str, Callable[[], list[Task]]] = {
-            "A": self.purchases, "B": self.new_buyers, "C": lambda: [self.coupon()],
-            "D": self.behaviours, "E": self.profiles,
+            "A": self.purchases, "B": self.new_buyers, "C": self.coupons, "D": self.behaviours,
+            "E": self.profiles,
         }  # fmt: skip
         return [task for group, tasks in groups.items() if group not in self.left_out
                 for task in tasks()]  # fmt: skip
 
     def purchases(self) -> list[Task]:
         """Group A: buys the category in [T, T + 28 d)."""
-        return [self.purchase(category) for category in CATEGORIES]
+        return [self.purchase(category) for category in self.categories]
 
     def purchase(self, category: str, *, group: str = "A") -> Task:
         """Buys one category in [T, T + 28 d)."""
@@ -100,7 +107,7 @@ class Protocol:
         Categories with fewer than ``least`` positives are left out.
         """
         tasks = []
-        for category in CATEGORIES:
+        for category in self.categories:
             recent = self._buyers(category, -_NEW_AFTER_DAYS, 0)
             population = np.array([u for u in self.everyone if u not in recent], object)
             buyers = self._buyers(category, 0, 28)
@@ -109,8 +116,12 @@ class Protocol:
                 tasks.append(task)
         return tasks
 
+    def coupons(self) -> list[Task]:
+        """Group C, if the data have coupons."""
+        return [self.coupon()] if self._has("exposures", "kind = 'redeemed'") else []
+
     def coupon(self) -> Task:
-        """Group C: any redemption in [T, T + 56 d)."""
+        """Redeems any coupon in [T, T + 56 d)."""
         redeemed = self._users(
             "SELECT DISTINCT user_id FROM exposures WHERE kind = 'redeemed' "
             "AND epoch_us(timestamp) >= $start AND epoch_us(timestamp) < $end", 0, 56,
@@ -119,7 +130,9 @@ class Protocol:
         return self._task("C", "coupon", text, self.everyone, redeemed)
 
     def behaviours(self) -> list[Task]:
-        """Group D: lapse within 14 days, top-quartile spend, spend clearly up."""
+        """Group D: lapse within 14 days; where there are prices, top-quartile and growing spend."""
+        if not self._has("known_events", "source = 'bill'"):
+            return []
         shopped = self._users(_SHOPPED, 0, 14)
         active = np.array(sorted(self._users(_SHOPPED, -60, 0)), object)
         spend, before = self._spend(0, 28), self._spend(-28, 0)
@@ -128,8 +141,11 @@ class Protocol:
         up = np.array([spend.get(u, 0.0) > 1.3 * before.get(u, 0.0) for u in active], bool)
         lapsed = np.array([u not in shopped for u in active], bool)
         four = "in the next four weeks"
+        lapse = Task("D", "lapse", "will not shop at all in the next two weeks", active, lapsed)
+        if not self._has("known_events", "source = 'bill' AND amount IS NOT NULL"):
+            return [lapse]
         return [
-            Task("D", "lapse", "will not shop at all in the next two weeks", active, lapsed),
+            lapse,
             Task("D", "top spend", f"will spend a lot {four}", self.everyone, top),
             Task("D", "spend up", "will spend clearly more than in the last four weeks", active,
                  up),
@@ -191,13 +207,20 @@ class Protocol:
         name = f"category_baskets_{micros(self.cutoff)}"
         self.con.execute(
             f"""CREATE TEMP TABLE IF NOT EXISTS {name} AS
-                SELECT category, user_id, basket_id, max(seen) AS seen FROM (
-                    SELECT unnest(categories) AS category, user_id, basket_id, seen
-                    FROM known_events JOIN items USING (item_id) WHERE seen < $t)
+                SELECT category, user_id, basket, max(seen) AS seen FROM (
+                    SELECT unnest(categories) AS category, user_id,
+                           coalesce(basket_id, event_id) AS basket, seen
+                    FROM known_events JOIN items USING (item_id)
+                    WHERE source = 'bill' AND seen < $t)
                 GROUP BY ALL ORDER BY category""",
             {"t": micros(self.cutoff)},
         )
         return name
+
+    def _has(self, table: str, condition: str) -> bool:
+        """Whether the data hold any such row, at whatever time."""
+        found = self.con.sql(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1").fetchall()
+        return bool(found)
 
     def _buyers(self, category: str, first_day: int, last_day: int) -> set[str]:
         return self._users(
@@ -214,7 +237,7 @@ class Protocol:
     def _spend(self, first_day: int, last_day: int) -> dict[str, float]:
         rows = self.con.sql(
             """SELECT user_id, sum(amount::DECIMAL(18, 4))::DOUBLE FROM known_events
-            WHERE source = 'bill' AND epoch_us(timestamp) >= $start
+            WHERE source = 'bill' AND amount IS NOT NULL AND epoch_us(timestamp) >= $start
               AND epoch_us(timestamp) < $end GROUP BY user_id""",
             params=self._between(first_day, last_day),
         ).fetchall()
@@ -235,6 +258,23 @@ class Protocol:
 
 _SHOPPED = """SELECT DISTINCT user_id FROM known_events WHERE source = 'bill'
               AND epoch_us(timestamp) >= $start AND epoch_us(timestamp) < $end"""
+
+
+def frequent_headings(
+    con: duckdb.DuckDBPyConnection, before: datetime, num: int = len(CATEGORIES)
+) -> tuple[str, ...]:
+    """The headings most purchases known strictly before a date are of, most first; ties by name.
+
+    Headings stand on the second level of the taxonomy, or on its only one.
+    """
+    rows = con.execute(
+        """SELECT coalesce(categories[2], categories[1]) AS heading, count(*) AS n
+        FROM known_events JOIN items USING (item_id)
+        WHERE source = 'bill' AND seen < $t AND len(categories) > 0
+        GROUP BY heading ORDER BY n DESC, heading LIMIT $num""",
+        {"t": micros(before), "num": num},
+    ).fetchall()
+    return tuple(heading for heading, _ in rows)
 
 
 def _will_buy(category: str) -> str:

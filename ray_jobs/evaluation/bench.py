@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from feature_repo.errors import InputError
+from feature_repo.sources import complete_journey
 from ray_jobs import presets
 from ray_jobs.evaluation import ablations, demands, planted
 from ray_jobs.evaluation.ablations import Trainings, Variant
@@ -84,7 +85,9 @@ class Bench:
 
     @property
     def chosen_at(self) -> datetime:
-        """The latest date at which anything may be chosen."""
+        """The latest date at which anything may be chosen; other data have no final cut-off."""
+        if self.subject.dataset.source != complete_journey.NAME:
+            return self.subject.manifest.as_of
         latest = (FINAL_CUTOFF - EARLIER).replace(tzinfo=UTC)
         return min(self.subject.manifest.as_of, latest)
 

@@ -20,11 +20,12 @@ _TIE = 1e-6  # equal counts are ordered by overall recent activity,
 _TIE_HALF_LIFE = 20.0  # in days; the best of 10 to 180 for new buyers at two earlier cut-offs
 
 _OCCASIONS = {
-    "basket": """SELECT user_id, basket_id, max(seen) AS moment, 1.0 AS size FROM known_events
-                 WHERE source = 'bill' AND seen < $t GROUP BY ALL""",
-    "spend": """SELECT user_id, basket_id, max(seen) AS moment,
-                       sum(amount::DECIMAL(18, 4))::DOUBLE AS size
-                FROM known_events WHERE source = 'bill' AND seen < $t GROUP BY ALL""",
+    "basket": """SELECT user_id, coalesce(basket_id, event_id) AS basket, max(seen) AS moment,
+                        1.0 AS size
+                 FROM known_events WHERE source = 'bill' AND seen < $t GROUP BY user_id, basket""",
+    "spend": """SELECT user_id, coalesce(basket_id, event_id) AS basket, max(seen) AS moment,
+                       coalesce(sum(amount::DECIMAL(18, 4)), 0)::DOUBLE AS size
+                FROM known_events WHERE source = 'bill' AND seen < $t GROUP BY user_id, basket""",
     "redemption": """SELECT user_id, exposure_id,
                             greatest(epoch_us(timestamp), epoch_us(known_at)) AS moment, 1.0 AS size
                      FROM exposures WHERE kind = 'redeemed' AND moment < $t""",

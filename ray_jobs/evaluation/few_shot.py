@@ -132,8 +132,7 @@ def measure(ground: Ground, trial: Trial, method: str, draws: int) -> dict[str, 
     rows: list[dict[str, Any]] = []
     drawn: dict[str, list[dict[str, np.ndarray]]] = {}
     for number, task in enumerate(ground.tasks):
-        rarer = min(task.labels.sum(), (~task.labels).sum())
-        if not ground.asked[trial.wording][number] or rarer < 2 * trial.seeds:
+        if not ground.asked[trial.wording][number] or not has_seeds(task, trial.seeds):
             continue
         seeds, scores_KN = _ranked(ground, trial, number, method, draws)
         rate = ground.rates.get(zero_shot.key(task), float("nan"))
@@ -156,6 +155,11 @@ def measure(ground: Ground, trial: Trial, method: str, draws: int) -> dict[str, 
             for group, each in drawn.items()
         },
     }  # fmt: skip
+
+
+def has_seeds(task: Task, seeds: int) -> bool:
+    """Whether at least half of either sort of users is left without the seeds."""
+    return bool(min(task.labels.sum(), (~task.labels).sum()) >= 2 * seeds)
 
 
 def _resampled(

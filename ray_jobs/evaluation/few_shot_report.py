@@ -38,6 +38,8 @@ def section(report: dict[str, Any]) -> str:
     for wording in wordings:
         parts += [f"### More seeds, {_ASKED[wording]}",
                   _curve([one[wording, count, False] for count in COUNTS])]  # fmt: skip
+    if not report["few_shot"]["map"]:
+        return "\n\n".join(parts)
     parts += [
         "### Where the queries stand (Figure 3)",
         f"Users of “{report['few_shot']['map']}”, {FEW} seeds of each sort, the negatives hard. "

@@ -18,7 +18,16 @@ from encoders.prompt import ANCHORED, tune
 from ray_jobs import visualise
 from ray_jobs.evaluation import demands, zero_shot
 from ray_jobs.evaluation.bench import Bench
-from ray_jobs.evaluation.few_shot import FEW, Ground, Trial, draw, measure, summary, trials
+from ray_jobs.evaluation.few_shot import (
+    FEW,
+    Ground,
+    Trial,
+    draw,
+    has_seeds,
+    measure,
+    summary,
+    trials,
+)
 from ray_jobs.evaluation.few_shot_methods import BY_TOKENS, OURS, QUICK, SENTENCE
 from ray_jobs.evaluation.spread import Part
 
@@ -72,8 +81,9 @@ class _Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """None where the data end before any task's horizon does."""
-        if set(GROUPS) <= set(self.bench.subject.protocol.left_out):
+        """None where no category can be asked for, or the data end before the horizon does."""
+        subject = self.bench.subject
+        if not subject.categories or set(GROUPS) <= set(subject.protocol.left_out):
             return []
         return trials(demands.WORDINGS if self.written else demands.WORDINGS[:1])
 
@@ -124,11 +134,15 @@ def _heard(trial: Trial, name: str) -> Trial:
 
 
 def seed_map(ground: Ground, path: Path) -> str:
-    """Figure 3 for the first task: who did it, hard negatives, and where the queries stand.
+    """Figure 3 for the first task with enough users of either sort for the trials: who did it, hard
+    negatives, and where the queries stand.
 
-    Returns the sentence that seeds sharpened.
+    Returns the sentence that seeds sharpened; "" where no task has so many.
     """
-    task, users_ND = ground.tasks[0], ground.vectors_UD[ground.rows[0]]
+    number = next((n for n, task in enumerate(ground.tasks) if has_seeds(task, FEW)), None)
+    if number is None:
+        return ""
+    task, users_ND = ground.tasks[number], ground.vectors_UD[ground.rows[number]]
     text, encoder = task.sentence or "", ground.encoder
     sentence_D = encoder.encode([text])[0]
     seeds = draw(task.labels, (0, 0), FEW, hard_scores=users_ND @ sentence_D)

@@ -33,14 +33,15 @@ class Receipts:
             """SELECT user_id, max(seen) AS moment, count(*) AS lines,
                       sum(amount::DECIMAL(18, 4))::DOUBLE AS amount,
                       sum(discount::DECIMAL(18, 4))::DOUBLE AS discount
-            FROM known_events WHERE source = 'bill' GROUP BY user_id, basket_id ORDER BY ALL"""
+            FROM known_events WHERE source = 'bill'
+            GROUP BY user_id, coalesce(basket_id, event_id) ORDER BY ALL"""
         ).to_arrow_table()
         bought = con.sql(
             """SELECT user_id, coalesce(categories[2], categories[1]) AS category,
                       max(seen) AS moment
             FROM known_events JOIN items USING (item_id) WHERE source = 'bill'
             AND category IS NOT NULL
-            GROUP BY user_id, basket_id, category ORDER BY ALL"""
+            GROUP BY user_id, coalesce(basket_id, event_id), category ORDER BY ALL"""
         ).to_arrow_table()
         campaigns = con.sql(
             """SELECT user_id, greatest(epoch_us(timestamp), epoch_us(known_at)) AS moment,

@@ -53,7 +53,7 @@ def methods(subject: Subject) -> dict[str, Method]:
 
     def boosted() -> Scorer:
         return supervised.Supervised(
-            subject.con, subject.manifest.as_of, Receipts(subject.con)
+            subject.con, subject.manifest.as_of, Receipts(subject.con), subject.categories
         ).score
 
     def plain() -> Scorer:

@@ -16,14 +16,13 @@ from encoders.query import QueryEncoder
 from encoders.rewriters import RewriterPlaces, maker
 from encoders.rewriting import Choice
 from encoders.text import LineEncoder
-from feature_repo.errors import InputError
 from feature_repo.manifest import Manifest, check_space_dates
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 from feature_repo.sources import complete_journey
 from feature_repo.transforms import open_tables
 from ray_jobs.build_features import Dataset, read_dataset
-from ray_jobs.protocol import Protocol, Task
+from ray_jobs.protocol import CATEGORIES, Protocol, Task, frequent_headings
 
 EARLIER = timedelta(days=56)
 """How far back thresholds are fixed: the longest horizon, so that every outcome is known."""
@@ -43,17 +42,11 @@ class Subject:
 
         Raises:
             TimeError: its weights have seen what comes after its date.
-            InputError: the tasks are not defined on its data.
         """
         snapshots = SnapshotStore(workspace)
         manifest = snapshots.load(snapshot) if snapshot else snapshots.live()
         check_space_dates(manifest.trained_as_of, [manifest.as_of])
-        dataset = read_dataset(workspace)
-        if dataset.source != "complete-journey":
-            raise InputError(
-                f"suite: the tasks are defined on complete-journey, this is {dataset.source}"
-            )
-        return cls(workspace, manifest, dataset)
+        return cls(workspace, manifest, read_dataset(workspace))
 
     @property
     def identity(self) -> list[Any]:
@@ -68,13 +61,27 @@ class Subject:
 
     @cached_property
     def profiles(self) -> pa.Table | None:
-        """The source's profiles; None where the build has them: no labels that were read."""
-        return None if self.dataset.demographics else complete_journey.profiles()
+        """The source's profiles; None where the build has them: no labels that were read.
+
+        None of other data too: nobody wrote down what their columns mean.
+        """
+        asked = self.dataset.source == complete_journey.NAME and not self.dataset.demographics
+        return complete_journey.profiles() if asked else None
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """What groups A and B ask for; of other data the headings most bought by eight weeks before
+        the date, or by the date where the data begin later."""
+        if self.dataset.source == complete_journey.NAME:
+            return CATEGORIES
+        now = self.manifest.as_of
+        return frequent_headings(self.con, now - EARLIER) or frequent_headings(self.con, now)
 
     @cached_property
     def protocol(self) -> Protocol:
         """The protocol at the snapshot's date."""
-        return Protocol(self.con, self.manifest.as_of, self.profiles)
+        when = self.manifest.as_of
+        return Protocol(self.con, when, self.profiles, categories=self.categories)
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -84,7 +91,7 @@ class Subject:
     @cached_property
     def earlier(self) -> Protocol:
         """The protocol eight weeks before: all of its outcomes are known at the snapshot's date."""
-        return Protocol(self.con, self.manifest.as_of - EARLIER)
+        return Protocol(self.con, self.manifest.as_of - EARLIER, categories=self.categories)
 
     @cached_property
     def users(self) -> list[str]:

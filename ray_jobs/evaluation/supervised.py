@@ -19,7 +19,7 @@ import numpy as np
 
 from ray_jobs.evaluation.history import Receipts
 from ray_jobs.evaluation.results import NotMeasured
-from ray_jobs.protocol import Protocol, Task
+from ray_jobs.protocol import CATEGORIES, Protocol, Task
 
 SHIFTS = 4
 _DAYS = 28
@@ -35,8 +35,12 @@ _PARAMETERS: dict[str, Any] = {
 class Supervised:
     """Scores of tasks at ``cutoff`` by models of their earlier outcomes."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, cutoff: datetime, receipts: Receipts):
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, cutoff: datetime, receipts: Receipts,
+        categories: Sequence[str] = CATEGORIES,
+    ):  # fmt: skip
         self._con, self._cutoff, self._receipts = con, cutoff, receipts
+        self._categories = categories
         self._models: dict[str, Any] = {}
         self._shared: dict[datetime, tuple[dict[str, int], np.ndarray]] = {}
 
@@ -73,7 +77,7 @@ class Supervised:
         for shift in range(SHIFTS):
             when = self._cutoff - timedelta(days=_DAYS * (shift + 1))
             longer = self._cutoff - timedelta(days=_COUPON_DAYS + _DAYS * shift)
-            protocol = Protocol(self._con, when)
+            protocol = Protocol(self._con, when, categories=self._categories)
             for task in (*protocol.purchases(), *protocol.behaviours()):
                 keep(when, task)
             keep(longer, Protocol(self._con, longer).coupon())

@@ -43,9 +43,10 @@ def search_weights(
     return _weights(con, _SEARCHED, cutoff, users, HALF_LIFE_DAYS, 7 * WEEKS)
 
 
-_BOUGHT = """SELECT user_id, basket_id, line, max(seen) AS moment
+_BOUGHT = """SELECT user_id, coalesce(basket_id, event_id) AS basket, line, max(seen) AS moment
              FROM known_events JOIN item_lines USING (item_id)
-             WHERE source = 'bill' AND seen < $t AND seen >= $since GROUP BY ALL ORDER BY ALL"""
+             WHERE source = 'bill' AND seen < $t AND seen >= $since
+             GROUP BY user_id, basket, line ORDER BY ALL"""
 _SEARCHED = """SELECT user_id, text AS line, seen AS moment FROM known_searches
                WHERE seen < $t AND seen >= $since ORDER BY ALL"""
 

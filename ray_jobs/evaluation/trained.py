@@ -25,7 +25,7 @@ from ray_jobs.evaluation.subject import Subject
 def of_unseen(bench: Bench) -> dict[str, Any]:
     """Categories left out of training, at the snapshot's own date."""
     found = {name: part() for name, part in _unseen(bench).items()}
-    seeds = [[found[_seeded(fold.name, seed)] for fold in unseen.folds()]
+    seeds = [[found[_seeded(fold.name, seed)] for fold in unseen.folds(bench.subject.categories)]
              for seed in range(bench.settings.seeds)]  # fmt: skip
     readings = {
         reading: [unseen.summary([fold[reading] for fold in folds]) for folds in seeds]
@@ -36,7 +36,7 @@ def of_unseen(bench: Bench) -> dict[str, Any]:
 
 def _unseen(bench: Bench) -> dict[str, Part]:
     trainings = bench.trainings("unseen", bench.subject.manifest.as_of)
-    folds = list(unseen.folds())
+    folds = list(unseen.folds(bench.subject.categories))
     trainings.prepare(folds)
 
     def part(fold: Variant, seed: int) -> Part:

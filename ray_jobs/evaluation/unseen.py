@@ -16,7 +16,7 @@ that nobody has bought yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ray_jobs import metrics
@@ -33,10 +33,10 @@ AS_OTHERS = "words, read as known categories"
 READINGS = (ANSWERED, WORDS, AS_OTHERS)
 
 
-def folds() -> Iterator[Variant]:
+def folds(categories: Sequence[str] = CATEGORIES) -> Iterator[Variant]:
     """Each category is left out once."""
-    for start in range(0, len(CATEGORIES), HELD_OUT):
-        held = tuple(CATEGORIES[start : start + HELD_OUT])
+    for start in range(0, len(categories), HELD_OUT):
+        held = tuple(categories[start : start + HELD_OUT])
         yield Variant(f"unseen {', '.join(held)}", {"unseen": held})
 
 

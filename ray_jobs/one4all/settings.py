@@ -14,6 +14,7 @@ from pydantic import Field
 from encoders.transfer import Encoder
 from feature_repo import durable
 from feature_repo.errors import InputError
+from feature_repo.sources import complete_journey
 from ray_jobs.downstream import Fitting
 from ray_jobs.evaluation.probe_table import others
 from ray_jobs.evaluation.results import Results
@@ -42,6 +43,15 @@ class One4All(AtATime):
     )
     tasks: str = Field("", description="names of tasks, by comma; default all")
     movielens: str | None = Field(None, description="recbole's wheel, or the folder ml-100k")
+
+
+def check(subject: Subject) -> None:
+    """Raise InputError for data that the tasks are not defined on."""
+    if (source := subject.dataset.source) != complete_journey.NAME:
+        raise InputError(
+            f"suite: the tasks of one4all are defined on {complete_journey.NAME}, this is {source};"
+            " --suite found measures a snapshot of any data that has a text tower"
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from feature_repo.errors import TimeError
 from feature_repo.sources import complete_journey
 from ray_jobs import metrics
 from ray_jobs.evaluation.counts import Counts
-from ray_jobs.protocol import CATEGORIES, FINAL_CUTOFF, Protocol, Task
+from ray_jobs.evaluation.history import Receipts
+from ray_jobs.protocol import CATEGORIES, FINAL_CUTOFF, Protocol, Task, frequent_headings
 
 Row = dict[str, Any]
 
@@ -181,7 +182,7 @@ def test_group_e_asks_only_where_the_answer_is_known() -> None:
 def test_group_e_is_never_labelled_by_the_profiles_that_a_model_reads() -> None:
     married = [known("a", marital_status="Married"), known("b", marital_status="Unmarried")]
     held = protocol(long_known("a", "b"), profiles=married)
-    assert held.profiles() == [] and {task.group for task in held.tasks()} == {"A", "C", "D"}
+    assert held.profiles() == [] and {task.group for task in held.tasks()} == {"A", "D"}
     (task,) = labelled(held, married).profiles()
     assert labels(task) == {"a": True, "b": False}
 
@@ -208,10 +209,47 @@ def test_a_group_whose_horizon_runs_past_the_data_is_left_out(
     events = [*long_known("a", "b"), buys("a", T + last)]
     tables = {
         name: pa.Table.from_pylist(rows, schema=schema.CANONICAL[name])
-        for name, rows in {"events": events, "items": ITEMS}.items()
-    }
+        for name, rows in {
+            "events": events, "items": ITEMS, "exposures": [exposed("a", T - DAY)],
+        }.items()
+    }  # fmt: skip
     held = Protocol(transforms.open_tables(tables), T)
     assert {task.group for task in held.tasks()} == groups and held.left_out == left_out
+
+
+def test_other_data_are_asked_what_they_can_tell() -> None:
+    """The headings most bought before a date; coupons, spending, shopping: where there are any."""
+    past, late = T - 60 * DAY, T - 5 * DAY
+    bought = [*(buys("a", past + n * DAY, "COFFEE", amount=None) for n in range(3)),
+              buys("b", past, "CHEESE", amount=None), buys("b", past, "YOGURT", amount=None),
+              *(buys("b", late, "SEAFOOD - FROZEN", amount=None) for _ in range(9))]  # fmt: skip
+    clicks = [buys("c", T + n * DAY, "CAT FOOD", source="click") for n in range(-90, 60)]
+
+    def asked(events: list[Row]) -> list[tuple[str, str]]:
+        rows = {"events": events, "items": ITEMS}
+        con = transforms.open_tables(
+            {n: pa.Table.from_pylist(r, schema=schema.CANONICAL[n]) for n, r in rows.items()}
+        )
+        headings = frequent_headings(con, T - 56 * DAY, 2)
+        tasks = Protocol(con, T, categories=headings).tasks()
+        return [(task.group, task.name) for task in tasks]
+
+    assert asked([*bought, *clicks]) == [("A", "COFFEE"), ("A", "CHEESE"), ("D", "lapse")]
+    priced = [*bought, *clicks, buys("b", T - 99 * DAY, "CHEESE")]
+    assert asked(priced)[:2] == [("A", "COFFEE"), ("A", "CHEESE")]
+    assert [name for group, name in asked(priced) if group == "D"] == [
+        "lapse", "top spend", "spend up",
+    ]  # fmt: skip
+    assert asked(clicks) == []
+
+
+def test_a_purchase_without_a_basket_is_one() -> None:
+    events = [buys("a", T - n * DAY, "CHEESE", basket_id=None, event_id=f"e{n}") for n in (1, 2, 3)]
+    held = protocol([*events, buys("b", T - DAY, "CHEESE", source="click")])
+    assert held.past_counts("CHEESE") == {"a": 3.0}, "and no click is"
+    task = of(held.purchases(), "CHEESE")
+    assert dict(zip(task.users, Counts(held).past(task).round(), strict=True))["a"] == 3
+    assert held.behaviours() and Receipts(held.con).own("CHEESE", T, ["a"])[0, 5] == 3
 
 
 def test_complete_journey_reaches_the_end_of_every_horizon_of_the_final_cut_off() -> None:

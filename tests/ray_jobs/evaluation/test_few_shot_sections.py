@@ -69,6 +69,7 @@ def subject(
         manifest=manifest, identity=["s1"], users=task.users.tolist(), task=task,
         dataset=SimpleNamespace(source="complete-journey", demographics=False), encoder=encoder,
         protocol=SimpleNamespace(left_out={}, reaches=lambda days: True), tasks=[task],
+        categories=CATEGORIES,
         earlier=protocol_at(when - EARLIER, users=USERS),
         vectors=lambda kind: vectors, query_encoder=lambda rewriter: encoder,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from ray_jobs.evaluation import fusion, planted, report, trained, unseen
 from ray_jobs.evaluation.ablations import STEPS, VARIANTS, Trainings, Variant
 from ray_jobs.evaluation.bench import Bench, Found
 from ray_jobs.evaluation.results import Results
+from ray_jobs.protocol import CATEGORIES
 
 HEAD = {"snapshot": "20171106_x_1", "source": "complete-journey", "synthetic": False,
         "households": 2456, "as_of": "2017-11-06T00:00", "demographics": False,
@@ -53,7 +54,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def bench(tmp_path: Path, **settings: Any) -> Bench:
     manifest = SimpleNamespace(as_of=FINAL, kinds={"behaviour": 0, "tabular": 0, "fused": 0})
     dataset = SimpleNamespace(source="complete-journey", demographics=False)
-    subject: Any = SimpleNamespace(manifest=manifest, dataset=dataset)
+    subject: Any = SimpleNamespace(manifest=manifest, dataset=dataset, categories=CATEGORIES)
     return Bench(subject, Results(tmp_path, ["s1"]), Found(**settings))
 
 
