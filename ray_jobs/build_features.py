@@ -132,6 +132,8 @@ def build(workspace: Workspace, dataset: Dataset, as_of: datetime) -> dict[str, 
 
 def check_present(workspace: Workspace, dataset: Dataset) -> None:
     """Raise InputError if the workspace's tables, and so its features, are others by now."""
+    if not workspace.dataset_file.exists():
+        return  # tables that were brought in by hand
     held = read_dataset(workspace)
     if held.tables != dataset.tables:
         raise InputError(
