@@ -37,8 +37,8 @@ def proof(trained: Any, bench: Any) -> Evidence:
     return found
 
 
-def bought(trained: Any, name: str, start: Any, end: Any) -> set[str]:
-    """Who bought a subject in [start, end), as known by its end, row by row."""
+def bought(trained: Any, name: str, start: Any, end: Any, known: Any) -> set[str]:
+    """Who bought a subject in [start, end), as known by then, row by row."""
     tables = trained.workspace.root / trained.dataset.tables
     items = pq.read_table(tables / "items.parquet").to_pylist()
     of = {row["item_id"] for row in items if name in row["categories"]}
@@ -46,9 +46,10 @@ def bought(trained: Any, name: str, start: Any, end: Any) -> set[str]:
         row["user_id"]
         for row in pq.read_table(tables / "events.parquet").to_pylist()
         if row["source"] == "bill"
+        and row["status"] != "failed"
         and row["item_id"] in of
-        and start <= row["timestamp"]
-        and max(row["timestamp"], row["known_at"]) < end
+        and start <= row["timestamp"] < end
+        and max(row["timestamp"], row["known_at"]) < known
     }
 
 
@@ -57,16 +58,17 @@ def test_labels_and_pasts_are_what_happened(trained: Any, proof: Evidence, bench
     users = pq.read_table(trained.workspace.root / manifest.users)["user_id"].to_pylist()
     s = int(np.argmax(proof.labels_NS.sum(0)))
     name = proof.names[s]
-    after = bought(trained, name, bench.AS_OF, bench.AS_OF + HORIZON)
+    now, end = bench.AS_OF, bench.AS_OF + HORIZON
+    after = bought(trained, name, now, end, known=end)
     assert {u for u, did in zip(users, proof.labels_NS[:, s], strict=True) if did} == (
         after & set(users)
     )
-    lately = bought(trained, name, bench.AS_OF - HORIZON, bench.AS_OF) & set(users)
+    lately = bought(trained, name, now - HORIZON, now, known=now) & set(users)
     assert proof.past[s].last == len(lately) > 0
     counts = past_buyers(trained.workspace, manifest, "bought", name)
     assert counts is not None and counts.windows[0] == len(lately)
     assert proof.past[s].before == pytest.approx(np.mean(counts.windows[1:]))
-    sooner = bought(trained, name, bench.AS_OF - 2 * HORIZON, bench.AS_OF - HORIZON) & set(users)
+    sooner = bought(trained, name, now - 2 * HORIZON, now - HORIZON, known=now) & set(users)
     assert proof.past[s].previous == counts.windows[1] == len(sooner)
     assert proof.past[s].again == counts.again == len(sooner & lately)
 

@@ -130,7 +130,7 @@ def test_what_becomes_known_later_changes_no_vector(
     def vectors(known_at: datetime) -> np.ndarray:
         """With purchases of somebody else's planted into five users' past, known at that time."""
         past = world.events.filter(pc.less(world.events["timestamp"], bench.AS_OF))
-        rows = past.filter(pc.equal(past["source"], "bill")).sort_by("timestamp")[-5:]
+        rows = past.filter(pc.equal(past["status"], "successful")).sort_by("timestamp")[-5:]
         planted = [
             {**row, "event_id": f"late{n}", "user_id": f"s{n}", "known_at": known_at}
             for n, row in enumerate(rows.to_pylist())
