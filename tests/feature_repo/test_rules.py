@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_repo.plan import Plan, dump_plan, parse_plan
@@ -73,8 +73,10 @@ def _grown(inner: st.SearchStrategy[Rule]) -> st.SearchStrategy[Rule]:
 
 
 rules = st.recursive(_leaves, _grown, max_leaves=6)
+quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 
 
+@quick
 @given(rules)
 def test_a_rule_survives_json(rule: Rule) -> None:
     try:
@@ -84,6 +86,7 @@ def test_a_rule_survives_json(rule: Rule) -> None:
     assert parse(json.loads(json.dumps(dump(rule)))) == rule
 
 
+@quick
 @given(rules)
 def test_equal_rules_and_only_they_have_one_canonical_form(rule: Rule) -> None:
     assert canonical(rule) == canonical(rule)

@@ -170,7 +170,8 @@ def test_the_report_s_section_counts_what_was_stated_and_what_happened() -> None
             assert each["stated"] == pytest.approx(each["happened"], abs=0.1)
     page = report.page({
         "snapshot": "s", "source": "x", "households": 600, "synthetic": False,
-        "as_of": "2017-02-01", "trained_as_of": "2017-02-01", "reliability": found,
+        "as_of": "2017-02-01", "trained_as_of": "2017-02-01", "demographics": False,
+        "reliability": found,
     })  # fmt: skip
     assert "Stated for 14 of 15 behaviours (1 abstained)" in page
     assert "| best 100% |" in page

@@ -125,7 +125,7 @@ def test_what_the_language_model_did_not_read_is_told_apart(
     np.save(tmp_path / "fused.npy", np.array([[1.0, 0.0], [0.0, 0.5]], np.float32))
     pq.write_table(pa.table({"user_id": ["a", "b"]}), tmp_path / "users.parquet")
     manifest: Any = SimpleNamespace(
-        checkpoints={"alignment": SimpleNamespace(path="c")}, users="users.parquet",
+        checkpoint=lambda model: SimpleNamespace(path="c"), users="users.parquet",
         entry=lambda kind: SimpleNamespace(matrix="fused.npy"),
     )  # fmt: skip
     users = np.array(["a", "b"], object)
