@@ -1,17 +1,19 @@
 """Does rewriting help? Written demands, ranked by the model with and without each rewriter.
 
     python -m ray_jobs.rewriting_study --workspace DIR --out DIR [--rewriter catalogue …]
+    python -m ray_jobs.rewriting_study … --demands FILE       on other data than Complete Journey
 
-The demands (``demands/<source>.json``) were written before anything was measured and use no word of
-their category's name. ``others`` are the categories outside the protocol: choose on those. Groups
-A, B, C and D are the protocol's own: report on those. What is measured happens from the snapshot's
-``as_of`` on; take one before the final cut-off.
+Complete Journey's demands (``demands/complete_journey.json``) were written before anything was
+measured and use no word of their category's name; ``ray_jobs.demand_file`` tells how to write
+others. ``others`` are the categories outside the protocol: choose on those. Groups A, B, C and D
+are the protocol's own: report on those. What is measured happens from the snapshot's ``as_of`` on;
+of Complete Journey take one before the final cut-off.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ from encoders.query import QueryEncoder
 from encoders.rewriters import RewriterPlaces, maker
 from encoders.rewriting import Choice
 from feature_repo import durable
+from feature_repo.errors import InputError
 from feature_repo.manifest import Manifest, check_space_dates
 from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
@@ -31,10 +34,12 @@ from feature_repo.transforms import open_tables
 from ray_jobs import metrics
 from ray_jobs.build_features import read_dataset
 from ray_jobs.command import Job, console, main
+from ray_jobs.demand_file import check_headings, read_demands
+from ray_jobs.evaluation.markdown import number
+from ray_jobs.evaluation.results import plain
 from ray_jobs.protocol import Protocol, Task
 
 _GROUPS = ("A", "B", "C", "D", "others")
-_DEMANDS = Path(__file__).parent / "demands"
 PLAIN = "category name"
 """The method that says the protocol's own sentence: what perfect rewriting would reach."""
 
@@ -45,6 +50,9 @@ class RewritingStudy(Job):
     snapshot: str | None = Field(None, description="id; default the live one")
     out: str = Field(description="directory for rewriting.md and rewriting.json")
     rewriter: list[Choice] = Field(["none", "catalogue"], description="may repeat")
+    demands: str | None = Field(
+        None, description="JSON file of demands; default those written for the data's source"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,19 @@ def run(settings: RewritingStudy) -> dict[str, Any]:
     check_space_dates(manifest.trained_as_of, [manifest.as_of])
     manifest.checkpoint("alignment")  # raises, before anything is counted
     dataset = read_dataset(workspace)
+    own = None if settings.demands is None else Path(settings.demands).resolve()
+    written = read_demands(dataset.source, own)
     con = open_tables(workspace.root / dataset.tables)
-    demands = list(written_demands(Protocol(con, manifest.as_of)))
+    check_headings(con, [*written["categories"], *written["others"]])
+    protocol = Protocol(con, manifest.as_of, categories=tuple(written["categories"]))
+    demands = list(written_demands(protocol, written))
     con.close()
-    report = study(workspace, manifest, demands, settings.rewriter)
+    if not demands:
+        raise InputError(
+            f"demands: nothing that they ask for can be told after {manifest.as_of:%Y-%m-%d}; take "
+            "a snapshot whose next four weeks are in the data"
+        )
+    report = plain(study(workspace, manifest, demands, settings.rewriter))
     out.mkdir(parents=True, exist_ok=True)
     durable.write(out / "rewriting.json", json.dumps(report, indent=2).encode())
     durable.write(out / "rewriting.md", to_markdown(report).encode())
@@ -74,26 +91,21 @@ def run(settings: RewritingStudy) -> dict[str, Any]:
     return report
 
 
-def written_demands(protocol: Protocol, source: str = "complete-journey") -> Iterator[Demand]:
-    """Every demand with each task it is an answer to, in the order of the protocol."""
-    written = read_demands(source)
-    for task in [*protocol.purchases(), *protocol.new_buyers()]:
-        for text in written["categories"][task.name]:
+def written_demands(
+    protocol: Protocol, written: Mapping[str, Mapping[str, Sequence[str]]]
+) -> Iterator[Demand]:
+    """Every demand with each task it is an answer to, in the order of the protocol.
+
+    What the data cannot tell, as spending without prices, is asked of nobody.
+    """
+    for task in protocol.tasks():
+        texts = written["categories" if task.group in "AB" else "behaviours"]
+        for text in texts.get(task.name, ()):
             yield Demand(text, task)
-    for task in [protocol.coupon(), *protocol.behaviours()]:
-        for text in written["behaviours"][task.name]:
-            yield Demand(text, task)
-    for category, texts in written["others"].items():
+    for category, others in written["others"].items() if "A" not in protocol.left_out else ():
         task = protocol.purchase(category, group="others")
-        for text in texts:
+        for text in others:
             yield Demand(text, task)
-
-
-def read_demands(source: str) -> dict[str, dict[str, list[str]]]:
-    """Group → task → demands, as they were written."""
-    path = _DEMANDS / f"{source.replace('-', '_')}.json"
-    demands: dict[str, dict[str, list[str]]] = json.loads(path.read_text())
-    return demands
 
 
 def study(
@@ -137,7 +149,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     for method, groups in report.items():
         cells = [
-            f"{groups[g]['auc']:.3f} / {groups[g]['precision']:.3f}" if g in groups else "–"
+            f"{number(groups[g]['auc'])} / {number(groups[g]['precision'])}" if g in groups else "–"
             for g in _GROUPS
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")

@@ -12,10 +12,11 @@ import pytest
 
 from feature_repo.errors import InputError
 from feature_repo.settings import Workspace
-from ray_jobs import evaluate, pipeline
+from ray_jobs import evaluate, pipeline, rewriting_study
 from ray_jobs.build_features import build, ingest
 from ray_jobs.evaluate import Evaluate
 from ray_jobs.evaluation.subject import Subject
+from ray_jobs.rewriting_study import RewritingStudy
 from ray_jobs.training_frames import Run
 from ray_jobs.workers import Workers
 
@@ -111,3 +112,66 @@ def test_the_other_suite_names_the_data_that_it_is_defined_on(
 ) -> None:
     with pytest.raises(InputError, match="one4all are defined on complete-journey.*suite found"):
         evaluate.run(settings(mapped, tmp_path, suite="one4all"))
+
+
+DEMANDS = {
+    "categories": {"coffee": ["who cannot start without an espresso", "a pot of earl grey"]},
+    "behaviours": {"lapse": ["who is drifting away"], "top spend": ["the big wallets"]},
+    "others": {"pets": ["somebody with a kitten"]},
+}
+
+
+def study(mapped: tuple[Workspace, str], out: Path, demands: Path | None) -> dict[str, Any]:
+    workspace, snapshot = mapped
+    return rewriting_study.run(
+        RewritingStudy(
+            workspace=str(workspace.root), snapshot=snapshot, out=str(out),
+            demands=None if demands is None else str(demands),
+        )
+    )  # fmt: skip
+
+
+def test_rewriters_are_measured_on_ones_own_demands(
+    mapped: tuple[Workspace, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "demands.json"
+    path.write_text(json.dumps(DEMANDS))
+    report = study(mapped, tmp_path, path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    kept = json.loads((tmp_path / "rewriting.json").read_text(), parse_constant=refuse)
+    assert kept == report and set(report) == {"none", "catalogue", rewriting_study.PLAIN}
+    read = report["none"]
+    assert set(read) == {"A", "D", "others"}, "no coupons, and too few new buyers"
+    assert set(read["D"]["each"]) == {"lapse"}, "no prices"
+    (task,) = read["A"]["each"].values()
+    assert [row["demand"] for row in task] == DEMANDS["categories"]["coffee"]
+    assert 0 <= read["A"]["auc"] <= 1 and "nan" not in (tmp_path / "rewriting.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "demands: nobody wrote any for files:.*--demands"),
+        ("no JSON", "demands: .*demands.json: the file: Invalid JSON"),
+        ({"categories": {"coffee": ["  "]}}, r"categories\.coffee\.0: String should"),
+        ({"categories": {"coffee": []}}, r"categories\.coffee: List should"),
+        ({"category": {}}, "category: Extra inputs"),
+        ({"behaviours": {"returns": ["x"]}}, "behaviours.*: Input should be 'coupon'"),
+        ({"others": {"Coffees": ["x"]}}, "'Coffees' is no heading.*'coffee'"),
+        ({"behaviours": {"top spend": ["x"]}}, "demands: nothing that they ask for can be told"),
+    ],
+)
+def test_demands_that_cannot_be_measured_are_refused_by_name(
+    content: Any, says: str, mapped: tuple[Workspace, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "demands.json"
+    if content is not None:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=says):
+        study(mapped, tmp_path / "out", path if content is not None else None)
+    with pytest.raises(InputError, match="demands: no such file"):
+        study(mapped, tmp_path / "out", tmp_path / "absent.json")
+    assert not (tmp_path / "out").exists()
