@@ -72,7 +72,7 @@ def test_early_cut_offs_have_no_threshold_and_leave_out_what_nothing_was_known_f
                     "LightGBM: nothing of C, no outcome of it is known yet."]  # fmt: skip
     page = report.page({
         "snapshot": "s", "source": "x", "households": 60, "synthetic": False, "as_of": "2017",
-        "trained_as_of": "2017", "zero_shot": shown, "against_counts": {},
+        "demographics": False, "trained_as_of": "2017", "zero_shot": shown, "against_counts": {},
         "zero_shot_left_out": told,
     })  # fmt: skip
     assert f"| {OURS} | – / – / – |" in page and "nothing of C" in page and "nan" not in page
