@@ -35,6 +35,11 @@ class _File(BaseModel):
     without_products: dict[str, _Texts] = {}  # the categories again, in words even further away
 
 
+def own_file(source: str) -> Path:
+    """Where the demands written for a data set are, if anybody wrote any."""
+    return DIRECTORY / f"{source.replace('-', '_')}.json"
+
+
 def read_demands(source: str, path: Path | None = None) -> dict[str, dict[str, list[str]]]:
     """Group → task → demands, as they were written.
 
@@ -45,7 +50,7 @@ def read_demands(source: str, path: Path | None = None) -> dict[str, dict[str, l
     Raises:
         InputError: there is no file, or it does not hold what it should.
     """
-    given = path or DIRECTORY / f"{source.replace('-', '_')}.json"
+    given = path or own_file(source)
     if not given.is_file():
         said = "no such file" if path else f"nobody wrote any for {source}"
         raise InputError(

@@ -11,11 +11,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from ray_jobs.demand_file import own_file, read_demands
 from ray_jobs.protocol import Task
 
-DIRECTORY = Path(__file__).parent.parent / "demands"
 WORDINGS = ("name", "paraphrase")
 """The sentence of the protocol, which names the category; and the written ones, which do not."""
 STRICT = "without product words"
@@ -48,12 +47,11 @@ def demands(tasks: Sequence[Task], written: Mapping[str, Written]) -> list[Deman
     ]
 
 
-def read(source: str, directory: Path = DIRECTORY) -> dict[str, dict[str, list[str]]]:
+def read(source: str) -> dict[str, dict[str, list[str]]]:
     """Wording → task name → sentences, for the data set ``source``; none where nobody wrote any."""
-    path = directory / f"{source.replace('-', '_')}.json"
-    if not path.exists():
+    if not own_file(source).is_file():
         return {"paraphrase": {}, STRICT: {}}
-    content = json.loads(path.read_text())
+    content = read_demands(source)
     paraphrases = {**content["categories"], **content["behaviours"]}
     return {"paraphrase": paraphrases, STRICT: content["without_products"]}
 
