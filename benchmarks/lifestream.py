@@ -142,6 +142,7 @@ def train(
     cost = {"seconds": perf_counter() - started, "events": float(count.events)}
     last = [{k: v if k == "user_id" else v[-LENGTH:] for k, v in user.items()} for user in users]
     module.eval()
+    module.seq_encoder.is_reduce_sequence = True  # CPC reads every state; a user is the last one
     pieces = []
     with torch.inference_mode():
         for batch in inference_data_loader(last, num_workers=0, batch_size=256):
