@@ -16,39 +16,33 @@ What Feast 0.67 would get wrong, and is handled here:
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import shutil
 import sqlite3
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
-import ibis
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from feast import FeatureStore as Feast
 from feast import FeatureView, RepoConfig
 from feast.errors import FeatureViewNotFoundException
 from feast.type_map import feast_value_type_to_python_type
 from feast.types import Array, from_feast_to_pyarrow_type
 
-from feature_repo import durable
+from feature_repo import durable, feast_settings
 from feature_repo.definitions import USER, feature_objects, weekly_views
 from feature_repo.errors import InputError
 from feature_repo.latest import latest_rows
 from feature_repo.manifest import Manifest
 from feature_repo.schema import TIMESTAMP, WEEKLY_VIEWS
-from feature_repo.settings import WORKSPACE_VARIABLE, Workspace, redis_connection, redis_url
+from feature_repo.settings import Workspace
 from feature_repo.snapshots import SnapshotStore
 
 HISTORY_ROWS: Final = 250_000  # entity rows per join; bounds the memory, costs one more scan each
@@ -85,8 +79,8 @@ class FeatureStore:
         if self._feast is None:
             if not self._registry.exists():
                 self.apply()
-            _hush()
-            self._feast = Feast(config=_config(self.workspace, self._registry))
+            feast_settings.hush()
+            self._feast = Feast(config=self._config(self._registry))
             views = self._feast.list_feature_views()
             if self._built() and any(map(self._is_of_other_tables, views)):
                 self.apply()
@@ -107,8 +101,8 @@ class FeatureStore:
             self._feast.refresh_registry()
 
     def _apply_to(self, registry: Path) -> None:
-        _hush()
-        target = Feast(config=_config(self.workspace, registry, keep=True))
+        feast_settings.hush()
+        target = Feast(config=self._config(registry, keep=True))
         wanted = feature_objects(self.workspace)
         names = {each.name for each in wanted}
         if not self._built():
@@ -271,6 +265,9 @@ class FeatureStore:
 
     # --- inside
 
+    def _config(self, registry: Path, *, keep: bool = False) -> RepoConfig:
+        return RepoConfig(**feast_settings.of(self.workspace, registry, keep=keep))
+
     @property
     def _registry(self) -> Path:
         return self.workspace.feast / "registry.db"
@@ -310,45 +307,6 @@ class FeatureStore:
         if unknown := [name for name in features or () if name not in known]:
             raise InputError(f"features: {view} has {known}, got {unknown}")
         return list(features or known)
-
-
-@cache
-def _hush() -> None:
-    """Keep out of our users' terminals what these versions of Feast, ibis and DuckDB emit."""
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(feast|ibis)\b")
-    warnings.filterwarnings("ignore", message='Field name "vector_enabled" in "Milvus')
-    atexit.register(_disconnect)
-
-
-def _disconnect() -> None:
-    """DuckDB 2.0 prints pages of "leaked instance" if ibis' connection is open at the exit."""
-    if ibis.options.default_backend is not None:
-        ibis.options.default_backend.disconnect()
-        ibis.options.default_backend = None
-
-
-def _config(workspace: Workspace, registry: Path, *, keep: bool = False) -> RepoConfig:
-    """``feature_store.yaml`` for one workspace, with the given registry file.
-
-    Args:
-        keep: what was read of the registry, for as long as the store lives. Feast changes what it
-            has read and writes it in the end; reading it again in between forgets the changes.
-    """
-    text = (Path(__file__).parent / "feature_store.yaml").read_text()
-    filled = Template(text).substitute({WORKSPACE_VARIABLE: str(workspace.root)})
-    settings = yaml.safe_load(filled)
-    settings["registry"]["path"] = str(registry)
-    if keep:
-        settings["registry"]["cache_ttl_seconds"] = 0
-    if url := redis_url():
-        # Without skip_dedup Redis ignores rows older than its own: an earlier date never arrives.
-        connection = redis_connection(url)
-        settings["online_store"] = {
-            "type": "redis",
-            "connection_string": connection,
-            "skip_dedup": True,
-        }
-    return RepoConfig(**settings, repo_path=workspace.root)
 
 
 def _entities(users_and_times: pa.Table) -> pa.Table:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import feature_repo
-from feature_repo import schema
+from feature_repo import feast_settings, schema
 from feature_repo import store as module
 from feature_repo.errors import InputError, ManifestError, MissingKind
 from feature_repo.settings import REDIS_VARIABLE, Workspace
@@ -422,11 +422,9 @@ def test_online_reads_go_on_during_a_bulk_write(
 def test_redis_takes_the_place_of_sqlite(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, object] = {}
-    monkeypatch.setattr(module, "RepoConfig", lambda **given: seen.update(given))
     monkeypatch.setenv(REDIS_VARIABLE, "redis://cache/1")
-    module._config(workspace, workspace.feast / "registry.db")
-    assert seen["online_store"] == {
+    settings = feast_settings.of(workspace, workspace.feast / "registry.db")
+    assert settings["online_store"] == {
         "type": "redis", "connection_string": "cache:6379,db=1", "skip_dedup": True
     }  # fmt: skip
 
