@@ -75,7 +75,11 @@ class CatalogueRewriter:
         self._config = config or GroundingConfig()
         self._asked = asked or described
         self._horizon = horizon_days
-        self._headings = sorted(catalogue.by_name.values(), key=lambda s: s.name)
+        self._overall = OverallBehaviour(described, catalogue.outcomes)
+        self._headings = sorted(
+            (h for h in catalogue.by_name.values() if not self._overall.is_booked_as(h.words)),
+            key=lambda s: s.name,
+        )
         self._by_words = {_content(heading.name): heading for heading in reversed(self._headings)}
         other = [heading for heading in self._headings if not heading.words.isascii()]
         self._letters = [
@@ -84,7 +88,6 @@ class CatalogueRewriter:
         ]
         texts, self._owner_T = _descriptions(catalogue, self._headings)
         self._described_TE = described(texts) if texts else np.zeros((0, 1), np.float32)
-        self._overall = OverallBehaviour(described, catalogue.outcomes)
         self._vector = lru_cache(_REMEMBERED)(self._compute)
 
     def read(self, demand: str) -> Reading:

@@ -17,40 +17,16 @@ import numpy as np
 
 from encoders import templates
 from encoders.catalogue import Subject
+from encoders.outcome_phrases import PHRASES
 
-PHRASES: dict[str, tuple[str, ...]] = {
-    "coupon": (
-        "will redeem a coupon", "people who use vouchers and discounts",
-        "people who answer to offers", "will hand in money-off vouchers",
-        "deal seekers who respond to promotions", "price-conscious bargain hunters",
-        "will take up a discount offer from a campaign",
-    ),
-    "nothing": (
-        "will not shop at all", "customers who stop coming", "people who stay away from the shop",
-        "at risk of churning", "customers about to leave us", "lapsed and inactive customers",
-        "will not visit for a while", "dormant accounts that have gone quiet",
-        "people we are losing to a competitor", "will be absent and skip their shopping",
-    ),
-    "a lot": (
-        "will spend a lot of money", "customers with a high total spending", "our best customers",
-        "people who come to the shop often", "big spenders", "our most valuable customers",
-        "high-value shoppers who bring the most revenue", "heavy shoppers with large baskets",
-        "the top quarter by spending", "VIP customers",
-    ),
-    "more": (
-        "will spend clearly more than before", "customers whose shopping is increasing",
-        "customers whose spending is growing", "will spend more than usual",
-        "on the way up, with rising bills",
-        "will step up their purchases compared with last month", "baskets that are getting bigger",
-        "upward trend in spending",
-    ),
-}  # fmt: skip
-"""Outcome → what a demand about it may sound like."""
+_TILL_WORDS = {"coupon": frozenset({"coupon", "coupons", "voucher", "vouchers"})}
+"""Outcome → first words of headings under which tills book it: "COUPONS/STORE & MFG"."""
 
-_LEAST = 0.35  # similarity below which a demand is about something else, in the catalogue or not
-_LEAD = 0.05  # by which an item has to be likelier: to take one who leaves for a buyer costs most
-_TOGETHER = 3  # phrases of an outcome that decide
-_TEMPERATURE = 0.02
+_LEAST = 0.25  # likeness below which a demand is about something else, in the catalogue or not
+_LEAD = 0.1  # by which an item has to be likelier: to take one who leaves for a buyer costs most
+_UNKNOWN_LEAD = 0.15  # by which an outcome has to be that was not learnt: it is read as nothing
+_TOGETHER = 5  # phrases of an outcome that decide
+_TEMPERATURE = 0.01
 _WEEKS = range(1, 9)  # of horizons that templates spell out
 _WHO = re.compile(r"^(?:\w+ (?:that|who)|who) ")
 
@@ -85,19 +61,24 @@ class OverallBehaviour:
         words = " ".join(demand.casefold().split()).rstrip(" .!?")
         return self._own_words.get(words) or self._own_words.get(_WHO.sub("", words))
 
+    def is_booked_as(self, heading: str) -> bool:
+        """Whether a heading books an outcome that the model has learnt.
+
+        Nobody who says "coupon lovers" means people to whom coupons are sold.
+        """
+        first = heading.lower().split(" ")[0]
+        return any(first in _TILL_WORDS.get(outcome.name, ()) for outcome in self.outcomes)
+
     def is_meant(self, demand_E: np.ndarray, item: float) -> bool:
         """Whether a demand is about overall behaviour, and not the item of that similarity."""
-        similar_N = self._phrases_NE @ demand_E
-        likest = float(similar_N.max())
-        learnt = self._meant[self._of_N[int(similar_N.argmax())]] is not None
-        return likest > _LEAST and likest + (_LEAD if learnt else 0.0) > item
+        alike = self._alike(demand_E)
+        likest = float(alike.max())
+        learnt = self._meant[int(alike.argmax())] is not None
+        return likest > _LEAST and likest + (_LEAD if learnt else -_UNKNOWN_LEAD) > item
 
     def shares(self, demand_E: np.ndarray) -> dict[Subject, float]:
         """What the demand means, by shares; empty if the model has not learnt the likest."""
-        similar_N = self._phrases_NE @ demand_E
-        alike = np.array([
-            np.sort(similar_N[self._of_N == n])[-_TOGETHER:].mean() for n in range(len(PHRASES))
-        ])  # fmt: skip
+        alike = self._alike(demand_E)
         if self._meant[int(alike.argmax())] is None:
             return {}
         shares = np.exp((alike - alike.max()) / _TEMPERATURE)
@@ -105,3 +86,10 @@ class OverallBehaviour:
             meant: float(share)
             for meant, share in zip(self._meant, shares, strict=True) if meant is not None
         }  # fmt: skip
+
+    def _alike(self, demand_E: np.ndarray) -> np.ndarray:
+        """Likeness of a demand to each outcome of ``PHRASES``: to the nearest phrases of it."""
+        similar_N = self._phrases_NE @ demand_E
+        return np.array([
+            np.sort(similar_N[self._of_N == n])[-_TOGETHER:].mean() for n in range(len(PHRASES))
+        ])  # fmt: skip

@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import copy
 import re
 import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from encoders.alignment import AlignmentConfig
 from encoders.assortment import AssortmentConfig, AssortmentCounts
 from encoders.batch import Collate
 from encoders.behaviour import BehaviourConfig
+from encoders.catalogue import Catalogue, Subject
 from encoders.checkpoint import CheckpointInfo
 from encoders.history import History
 from encoders.language_model import MINILM, load_language_model
@@ -31,6 +34,7 @@ from encoders.table import TableColumns
 from encoders.tabular import TabularConfig
 from encoders.text import TextConfig
 from feature_repo import schema
+from feature_repo.sources import complete_journey
 
 START = datetime(2017, 1, 9, tzinfo=UTC)
 LINE_WIDTH = 8
@@ -317,3 +321,18 @@ def vector_of() -> Callable[[Sequence[str]], np.ndarray]:
 @pytest.fixture(scope="session")
 def tokens_of() -> Callable[[str], list[int]]:
     return search_tokens
+
+
+@pytest.fixture(scope="session")
+def receipts_catalogue() -> Catalogue:
+    """Departments and categories of Complete Journey, counted by products."""
+    table = pq.read_table(
+        complete_journey.data_folder() / "products.parquet",
+        columns=["department", "product_category"],
+    )
+    rows = list(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+    tops = Counter(department for department, _ in rows if department)
+    finer = Counter((department, name) for department, name in rows if department and name)
+    subjects = {n: Subject("purchase", n, 2, d, count) for (d, n), count in finer.items()}
+    subjects |= {n: Subject("purchase", n, 1, "", count) for n, count in tops.items()}
+    return Catalogue.of(subjects.values())

