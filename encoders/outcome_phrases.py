@@ -1,8 +1,7 @@
 """What demands about overall behaviour may sound like: the phrases that ``overall`` compares with.
 
 Written by hand. A demand is told by the few of them that it comes closest to, so each way of
-speaking needs some. None of them is a wording that the evaluation asks (``ray_jobs/demands``) or
-that the tests hold out (``tests/demands``).
+speaking needs some. What is known of the demands they are tried on: ``tests/demands/README.md``.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from ray_jobs import metrics
 from ray_jobs.protocol import Task
 
-# By halves of a decade: the best of rankings often lies between two decades, .008 above both.
-_STRENGTHS = tuple(float(c) for c in np.logspace(-5, 0, 11))
+# By halves of a decade: the best of rankings often lies between two decades, .007 above both.
+_STRENGTHS = np.logspace(-5, 0, 11).tolist()
 # A fold of a rare task has two or three positives: their ranking (AUC) picks a C at random.
 _CRITERION = "neg_log_loss"
 _FIT_SHARE = 0.2
@@ -67,7 +67,7 @@ def probe(
 
 def _linear() -> LogisticRegressionCV:
     return LogisticRegressionCV(
-        Cs=list(_STRENGTHS), cv=_FOLDS, scoring=_CRITERION, max_iter=500, l1_ratios=(0.0,),
+        Cs=_STRENGTHS, cv=_FOLDS, scoring=_CRITERION, max_iter=500, l1_ratios=(0.0,),
         use_legacy_attributes=False, tol=1e-3,
     )  # fmt: skip
 

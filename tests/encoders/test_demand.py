@@ -116,8 +116,7 @@ def demographics() -> dict[str, Column]:
 def parsers(receipts_catalogue: Catalogue) -> dict[str, DemandParser]:
     lines = LineEncoder()
     known = frozenset(load_language_model(MINILM)[0].get_vocab())
-    catalogue = receipts_catalogue
-    names = frozenset(subject.name for subject in catalogue.items)
+    names = frozenset(subject.name for subject in receipts_catalogue.items)
     told = {"bought": names, "redeemed": frozenset()}
     shop = WRITTEN["contexts"]["shop"]
     shop_catalogue = Catalogue.of([Subject("click", n, 1, "", 1) for n in shop["subjects"]])
@@ -133,10 +132,11 @@ def parsers(receipts_catalogue: Catalogue) -> dict[str, DemandParser]:
 
     as_of = {name: context["as_of"] for name, context in WRITTEN["contexts"].items()}
     return {
-        "receipts": parser(Vocabulary(RECEIPTS, told), catalogue, as_of["receipts"]),
+        "receipts": parser(Vocabulary(RECEIPTS, told), receipts_catalogue, as_of["receipts"]),
         "households": parser(
-            Vocabulary({**RECEIPTS, **demographics()}, told), catalogue, as_of["households"]
-        ),
+            Vocabulary({**RECEIPTS, **demographics()}, told), receipts_catalogue,
+            as_of["households"],
+        ),  # fmt: skip
         "shop": parser(
             Vocabulary(columns, {verb: shop_names for verb in shop["verbs"]}),
             shop_catalogue, as_of["shop"],
